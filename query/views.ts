@@ -109,6 +109,8 @@ export const derivedViewsSql: Readonly<Record<Exclude<RelationName, 'events'>, s
           CASE WHEN regexp_full_match(attributes->>'event', '[0-9]+')
                THEN log_origin || '@' || (attributes->>'event')
                ELSE attributes->>'event' END AS event_id,
+          namespace, workload,
+          attributes->'matched' AS matched,
           attributes
    FROM events WHERE source = 'meshtrail' AND kind = 'finding'`,
   gaps: `CREATE VIEW gaps AS

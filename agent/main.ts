@@ -1,0 +1,29 @@
+/** Arguments to a command, its result to an exit status; nothing else. */
+import { CommanderError } from 'commander'
+import { createProgram } from './commands/program.ts'
+import { describeFailure } from './commands/output.ts'
+import { exitStatus, OpsError } from './errors.ts'
+
+async function main(argv: readonly string[]): Promise<number> {
+  const program = createProgram()
+  try {
+    await program.parseAsync([...argv], { from: 'user' })
+    return Number(process.exitCode ?? exitStatus.ok)
+  } catch (thrown) {
+    if (thrown instanceof CommanderError) {
+      // Commander has written its message, or the help that was asked for.
+      return thrown.exitCode === 0 ? exitStatus.ok : exitStatus.usage
+    }
+    if (!(thrown instanceof OpsError)) throw thrown
+    process.stderr.write(describeFailure(thrown, process.stderr))
+    return thrown.exitStatus
+  }
+}
+
+// Whoever closes the pipe early (`| head`) has what they wanted.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+  process.exit(exitStatus.ok)
+})
+
+process.exit(await main(process.argv.slice(2)))

@@ -1,0 +1,86 @@
+/**
+ * From an event's stored bytes to its columns again: how unsigned columns are checked before they are
+ * signed, and how `verify` finds the row that was changed.
+ */
+import canonicalize from 'canonicalize'
+import { Decoder } from './decode/decoder.ts'
+import type { AuditEvent } from './event.ts'
+import { columns } from './event.ts'
+import { LineParser } from './sources/sources.ts'
+import type { Gap, Line, Provenance } from './tail/chunk.ts'
+
+/** Columns that say where a row lies rather than what it says; the leaf covers those that matter. */
+const notDerived = new Set([
+  'leaf_index',
+  'observed_ts',
+  'time',
+  'raw',
+  '_gen',
+  '_ranges',
+  '_stream',
+])
+const derivedColumns = columns.map((column) => column.name).filter((name) => !notDerived.has(name))
+
+/**
+ * @param provenance of the event's generation; undefined where it is no longer known
+ * @returns what differs, with both values, or null when nothing does or nothing can be said: lines that
+ *   were cut, or that ended with their file, are not parsed again
+ */
+export function columnDifference(
+  event: AuditEvent,
+  provenance: Provenance | undefined,
+): string | null {
+  const raw = event.rawBuffer.subarray(event.rawStart, event.rawEnd)
+  if (event.gen === '') return ownDifference(event, Buffer.from(raw).toString('utf8'))
+  if (provenance === undefined) return null
+  const line = decodeAgain(event, Buffer.from(raw))
+  if (line === null) return null
+  const parser = new LineParser({ cluster: event.cluster, node: event.node })
+  return firstDifference(event, parser.parse(line, provenance, event.gen, event.observed_ts))
+}
+
+function firstDifference(stored: AuditEvent, derived: AuditEvent): string | null {
+  const storedValues = new Map<string, unknown>(Object.entries(stored))
+  const derivedValues = new Map<string, unknown>(Object.entries(derived))
+  for (const name of derivedColumns) {
+    const was = storedValues.get(name) ?? null
+    const is = derivedValues.get(name) ?? null
+    if (was !== is) return `${name} is ${show(was)}, its line says ${show(is)}`
+  }
+  return null
+}
+
+function show(value: unknown): string {
+  const text = value === null ? 'absent' : JSON.stringify(value)
+  return text.length > 120 ? `${text.slice(0, 117)}…` : text
+}
+
+function decodeAgain(event: AuditEvent, raw: Buffer): Line | null {
+  if (raw.at(-1) !== 0x0a) return null
+  const out: { lines: Line[]; gaps: Gap[] } = { lines: [], gaps: [] }
+  const decoder = new Decoder(event.gen)
+  decoder.decode(raw, 0, raw.length, event.ranges[0] ?? 0, '', out)
+  const [line] = out.lines
+  if (line === undefined || out.lines.length !== 1 || decoder.pending.length > 0) return null
+  // The rest of a line that was handed out earlier looks whole here; its event says `unparsed`.
+  if (event.reason === 'unparsed' && event.source === 'unknown') return null
+  return { ...line, ranges: event.ranges }
+}
+
+/** The agent's own events state everything in their raw bytes, and repeat them as attributes. */
+function ownDifference(event: AuditEvent, text: string): string | null {
+  let body: unknown
+  try {
+    body = JSON.parse(text)
+  } catch {
+    return 'its bytes are not json'
+  }
+  if (typeof body !== 'object' || body === null || canonicalize(body) !== text) {
+    return 'its bytes are not canonical json'
+  }
+  const statement = new Map<string, unknown>(Object.entries(body))
+  if (statement.get('kind') !== event.kind) {
+    return `kind is ${show(event.kind)}, its line says ${show(statement.get('kind'))}`
+  }
+  return event.attributes === text ? null : 'attributes differ from its line'
+}

@@ -1,0 +1,33 @@
+/** Numbered access-log lines as containerd writes them; every 50th is refused by a policy. */
+
+/** One line, wrapper and newline included. `number` comes back as the request id. */
+export function criLine(number: number, timeMs = 1_767_312_000_000 + number): string {
+  const time = new Date(timeMs).toISOString()
+  const denied = number % 50 === 0
+  const record = {
+    start_time: time,
+    method: 'GET',
+    path: `/items/${number % 97}`,
+    protocol: 'HTTP/1.1',
+    response_code: denied ? 403 : 200,
+    response_flags: '-',
+    response_code_details: denied
+      ? 'rbac_access_denied_matched_policy[ns[prod]-policy[deny-admin]-rule[0]]'
+      : 'via_upstream',
+    connection_termination_details: null,
+    bytes_received: 0,
+    bytes_sent: denied ? 19 : 512,
+    duration: number % 40,
+    user_agent: 'load/1.0',
+    request_id: `line-${number}`,
+    authority: 'payments.prod.svc.cluster.local',
+    upstream_host: denied ? null : '10.1.2.3:8080',
+    upstream_cluster: 'inbound|8080||',
+    downstream_local_address: '10.1.2.3:8080',
+    downstream_remote_address: '10.9.8.7:41234',
+    downstream_peer_uri_san: 'spiffe://cluster.local/ns/shop/sa/frontend',
+    requested_server_name: 'outbound_.8080_._.payments.prod.svc.cluster.local',
+    route_name: 'default',
+  }
+  return `${time.slice(0, 23)}000000Z stdout F ${JSON.stringify(record)}\n`
+}
