@@ -13,7 +13,7 @@
  * about 50 µs. A log directory on a network file system would hold up the process.
  */
 
-import { closeSync, fstatSync } from 'node:fs'
+import { closeSync, fstatSync, readSync } from 'node:fs'
 import type { Decoded } from '../decode/decoder.ts'
 import { Decoder } from '../decode/decoder.ts'
 import {
@@ -255,13 +255,12 @@ export class FileReader {
   /** The line is too long to be held: its end is looked for, and only its beginning kept. */
   #readOverlong(out: Decoded): 'read' | 'nothing' | 'replaced' {
     const stop = Math.min(this.size, this.scannedTo + scanBytesMax)
+    const scratch = Buffer.allocUnsafe(this.#limits.chunkBytesMax)
     while (this.scannedTo < stop) {
-      const bytes = readRange(
-        this.fd,
-        this.scannedTo,
-        Math.min(this.#limits.chunkBytesMax, stop - this.scannedTo),
-      )
-      if (bytes.length === 0) return 'nothing'
+      const want = Math.min(scratch.length, stop - this.scannedTo)
+      const count = readSync(this.fd, scratch, 0, want, this.scannedTo)
+      if (count === 0) return 'nothing'
+      const bytes = scratch.subarray(0, count)
       const found = bytes.indexOf(newline)
       if (found < 0) {
         this.scannedTo += bytes.length

@@ -23,6 +23,10 @@ const rotations: readonly RegExp[] = [
 
 /** @param name without its directory */
 export function readLogName(name: string): LogName {
+  // Most names, in every scan: `0.log`.
+  if (name.endsWith('.log') && !name.includes('-')) {
+    return { live: name, rotated: false, gzip: false }
+  }
   const gzip = name.endsWith('.gz')
   const plain = gzip ? name.slice(0, -3) : name
   for (const rotation of rotations) {
