@@ -13,6 +13,7 @@ import type { AuditEvent } from './event.ts'
 import { Counters } from './counters.ts'
 import { gapEvent, type OwnBody, ownEvent, type Reporter } from './own-events.ts'
 import { LineParser } from './sources/sources.ts'
+import { batchRowsMax, rulesRowsMax } from './limits.ts'
 import { isFatal } from './store/durable.ts'
 import type { PartRef } from './store/log-state.ts'
 import type { Manifest } from './store/statement.ts'
@@ -63,7 +64,8 @@ export class Agent {
   }
 
   get commitDue(): boolean {
-    return this.#buffer.due || this.#stuck !== null
+    const rulesOnly = this.#buffer.rows === 0 && this.#rulesPending
+    return this.#buffer.due || this.#stuck !== null || rulesOnly
   }
 
   /** False: commit first. Lines of one batch are read on one UTC day, and within its bounds. */
@@ -114,23 +116,37 @@ export class Agent {
     this.#commits = promise
     await before
     try {
-      while (this.#stuck !== null || this.#buffer.rows > 0) {
-        if (!(await this.#commitOnce())) return false
+      for (;;) {
+        const backlog = this.#buffer.full
+        const rows = this.#buffer.rows
+        if (this.#stuck === null && rows === 0 && !this.#rulesPending) return true
+        if ((this.#stuck !== null || rows > 0) && !this.#commitOnce()) return false
+        // Left to itself the heap grows to several times what a batch needs before it is swept.
+        if (rows >= batchRowsMax / 2) Bun.gc(true)
+        // While lines come faster than one commit a moment, rules look at several parts at once:
+        // planning costs the same for each look.
+        const waiting = this.store.size - this.store.rulesThrough.leaf
+        if (backlog && waiting < rulesRowsMax) return true
+        await this.#runRules()
+        void this.#sealInBackground()
       }
-      return true
     } finally {
       resolve()
     }
   }
 
-  async #commitOnce(): Promise<boolean> {
+  get #rulesPending(): boolean {
+    return this.store.rulesThrough.leaf < this.store.size
+  }
+
+  #commitOnce(): boolean {
     const batch = this.#stuck?.batch ?? this.#buffer.take()
-    let part: PartRef
     try {
-      part = this.store.commit(batch)
+      this.store.commit(batch)
     } catch (thrown) {
-      if (!(thrown instanceof OpsError) || thrown.code !== 'disk_full' || isFatal(thrown))
+      if (!(thrown instanceof OpsError) || thrown.code !== 'disk_full' || isFatal(thrown)) {
         throw thrown
+      }
       if (this.#stuck === null) this.#options.onProblem(`${thrown.message}; ${thrown.hint}`)
       this.#stuck = { batch, problem: thrown }
       return false
@@ -139,34 +155,35 @@ export class Agent {
       this.#stuck = null
       this.#options.onProblem('there is room again: committing goes on')
     }
+    this.#buffer.recycle(batch)
     this.counters.commits++
-    await this.#runRules([part])
-    void this.#sealInBackground()
     return true
   }
 
-  /** Runs the rules over what they have not seen: after a crash, parts committed just before it. */
-  async catchUpRules(): Promise<void> {
+  /** Runs the rules over what they have not seen: also, after a crash, parts committed just before it. */
+  async #runRules(): Promise<void> {
+    const { rules } = this.#options
     const { leaf } = this.store.rulesThrough
-    await this.#runRules(this.store.parts.filter((part) => part.first + part.count > leaf))
+    const parts = this.#partsWithoutRules()
+    const last = parts.at(-1)
+    if (last === undefined) return
+    const end = last.first + last.count
+    if (rules !== null && rules.detector.ruleCount > 0) {
+      const { engine, detector } = rules
+      const relation = await engine.open(parts.map((part) => this.store.absolute(part.path)))
+      const findings = await detector.detect(engine.query, relation, leaf, end - 1)
+      const observedUs = this.#options.clock.nowUs()
+      for (const finding of findings) {
+        this.counters.findings++
+        this.#add(findingEvent(finding, this.store.identity.origin, observedUs))
+      }
+    }
+    this.store.rulesRan({ leaf: end, ruleSet: rules?.detector.hash ?? '' })
   }
 
-  async #runRules(parts: readonly PartRef[]): Promise<void> {
-    const { rules } = this.#options
-    for (const part of parts) {
-      const from = Math.max(part.first, this.store.rulesThrough.leaf)
-      const end = part.first + part.count
-      if (rules !== null && rules.detector.ruleCount > 0) {
-        const relation = await rules.engine.open(this.store.absolute(part.path))
-        const findings = await rules.detector.detect(rules.engine.query, relation, from, end - 1)
-        const observedUs = this.#options.clock.nowUs()
-        for (const finding of findings) {
-          this.counters.findings++
-          this.#add(findingEvent(finding, this.store.identity.origin, observedUs))
-        }
-      }
-      this.store.rulesRan({ leaf: end, ruleSet: rules?.detector.hash ?? '' })
-    }
+  #partsWithoutRules(): readonly PartRef[] {
+    const { leaf } = this.store.rulesThrough
+    return this.store.parts.filter((part) => part.first + part.count > leaf)
   }
 
   /** Never rejects: a seal that failed is tried again after the next commit, and `status` says why. */

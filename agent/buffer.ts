@@ -2,16 +2,20 @@
  * Events waiting for their commit, and the cursors that become durable with them.
  *
  * Bounded by rows and bytes; it never spans two UTC days of observation, so that neither does a part.
+ * Raw bytes are copied into one arena that is used again after the commit: were the events to hold on
+ * to the chunks they came in, every chunk would need fresh memory, and a page fault every 4 KiB.
  */
 import type { Clock } from './clock.ts'
 import type { AuditEvent } from './event.ts'
-import { batchBytesMax, batchRowsMax, commitAgeMs } from './limits.ts'
+import { batchBytesMax, batchRowsMax, chunkBytesMax, commitAgeMs } from './limits.ts'
 import type { Cursor } from './tail/chunk.ts'
 
 export type Batch = {
   readonly events: readonly AuditEvent[]
   /** Every cursor that moved, by generation. */
   readonly cursors: ReadonlyMap<string, Cursor>
+  /** Holds the raw bytes of its lines; absent where events keep their own. */
+  readonly arena?: Buffer
 }
 
 const dayUs = 86_400_000_000
@@ -22,6 +26,7 @@ export class EventBuffer {
   #events: AuditEvent[] = []
   #cursors = new Map<string, Cursor>()
   #bytes = 0
+  #arena: Buffer | null = null
   #oldestMs = 0
   #day = 0
   /** Own events of the day after the buffered ones: they wait for the next batch. */
@@ -52,8 +57,29 @@ export class EventBuffer {
       this.#oldestMs = this.#clock.monotonicMs()
       this.#day = Math.floor(event.observed_ts / dayUs)
     }
+    if (event.gen !== '') this.#keepRaw(event)
     this.#events.push(event)
     this.#bytes += event.rawEnd - event.rawStart
+  }
+
+  #keepRaw(event: AuditEvent): void {
+    this.#arena ??= Buffer.allocUnsafeSlow(batchBytesMax + chunkBytesMax)
+    const length = event.rawEnd - event.rawStart
+    const start = this.#bytes
+    const { rawBuffer } = event
+    // A chunk of joined or overlong lines may go beyond the arena: those bring buffers of their own.
+    if (start + length > this.#arena.length) {
+      event.rawBuffer = rawBuffer.slice(event.rawStart, event.rawEnd)
+      event.rawStart = 0
+      event.rawEnd = length
+      return
+    }
+    if (rawBuffer instanceof Buffer)
+      rawBuffer.copy(this.#arena, start, event.rawStart, event.rawEnd)
+    else this.#arena.set(rawBuffer.subarray(event.rawStart, event.rawEnd), start)
+    event.rawBuffer = this.#arena
+    event.rawStart = start
+    event.rawEnd = start + length
   }
 
   moveCursor(cursor: Cursor): void {
@@ -69,9 +95,15 @@ export class EventBuffer {
     return this.full || this.#clock.monotonicMs() - this.#oldestMs >= this.#ageMs
   }
 
-  /** Everything that waits. The caller either commits it or puts it back whole. */
+  /** Everything that waits. The caller keeps it until it is committed, and then recycles it. */
   take(): Batch {
-    const batch = { events: this.#events, cursors: this.#cursors }
+    const arena = this.#arena
+    const batch = {
+      events: this.#events,
+      cursors: this.#cursors,
+      ...(arena === null ? {} : { arena }),
+    }
+    this.#arena = null
     this.#events = []
     this.#cursors = new Map()
     this.#bytes = 0
@@ -79,5 +111,10 @@ export class EventBuffer {
     this.#nextDay = []
     for (const event of later) this.add(event)
     return batch
+  }
+
+  /** After its commit: its events may not be looked at any more. */
+  recycle(batch: Batch): void {
+    this.#arena ??= batch.arena ?? null
   }
 }

@@ -250,7 +250,7 @@ export type Column = {
 }
 
 function column(name: string, type: ColumnType, meaning: string): Column {
-  return { name, type, hidden: false, nullable: true, meaning }
+  return { name, type, hidden: name.startsWith('_'), nullable: true, meaning }
 }
 function required(name: string, type: ColumnType, meaning: string): Column {
   return { name, type, hidden: name.startsWith('_'), nullable: false, meaning }
@@ -323,7 +323,9 @@ export const columns: readonly Column[] = [
   column('attributes', 'json', 'every source field without a column of its own'),
   required('raw', 'bytes', 'the exact bytes of the file: wrapper and terminator included'),
   required('_gen', 'utf8', 'file generation'),
-  required('_ranges', 'utf8', 'offset+length of the raw bytes in the generation, comma separated'),
+  column('_offset', 'i64', 'where the raw bytes begin in the generation'),
+  column('_length', 'i64', 'how many there are'),
+  column('_ranges', 'utf8', 'offset+length, comma separated, where they are in several places'),
   required('_stream', 'utf8', 'stdout, stderr or empty'),
 ]
 

@@ -5,9 +5,11 @@ export const lineBytesMax = 1 << 20
 /** One file's turn: long enough to amortise the call, short enough that a busy file starves nobody. */
 export const chunkBytesMax = 256 * 1024
 /** Rows held in memory before they must be committed: bounds memory, and work lost to a crash. */
-export const batchRowsMax = 16_384
+export const batchRowsMax = 8192
 /** Raw bytes held in memory before they must be committed. */
-export const batchBytesMax = 16 << 20
+export const batchBytesMax = 8 << 20
+/** Under full load rules look at so many rows at once; less than a second's worth. */
+export const rulesRowsMax = 32_768
 /** The longest a line waits for its commit when nobody asks. */
 export const commitAgeMs = 900
 /** The longest a query waits for the tail to reach what was written before it. */

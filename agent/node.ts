@@ -65,7 +65,8 @@ export async function openNode({ config, onProblem, clock, step }: NodeOptions):
       rules: { detector, engine },
       onProblem,
     })
-    await agent.catchUpRules()
+    // After a crash, rules first look at what was committed just before it.
+    await agent.commit()
     if (store.repairs.length > 0)
       agent.say('lifecycle', { what: 'recovered', repairs: [...store.repairs] })
     return {

@@ -10,16 +10,10 @@ import { LineParser } from './sources/sources.ts'
 import type { Gap, Line, Provenance } from './tail/chunk.ts'
 
 /** Columns that say where a row lies rather than what it says; the leaf covers those that matter. */
-const notDerived = new Set([
-  'leaf_index',
-  'observed_ts',
-  'time',
-  'raw',
-  '_gen',
-  '_ranges',
-  '_stream',
-])
-const derivedColumns = columns.map((column) => column.name).filter((name) => !notDerived.has(name))
+const notDerived = new Set(['leaf_index', 'observed_ts', 'time', 'raw'])
+const derivedColumns = columns
+  .filter((column) => !column.hidden && !notDerived.has(column.name))
+  .map((column) => column.name)
 
 /**
  * @param provenance of the event's generation; undefined where it is no longer known

@@ -121,7 +121,7 @@ export class Detector {
   }
 
   /**
-   * One scan of the rows `firstLeaf` to `lastLeaf`, both inclusive.
+   * Tests the rows `firstLeaf` to `lastLeaf`, both inclusive.
    *
    * @param relation a view or table with the columns of `events`, as it stands in FROM
    * @returns findings by leaf, then by rule

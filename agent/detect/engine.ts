@@ -8,8 +8,8 @@ import type { Query } from './scan.ts'
 
 export type RuleEngine = {
   readonly query: Query
-  /** Makes the rows of a part readable as `part_events`, columns it left out as nulls. */
-  readonly open: (path: string) => Promise<string>
+  /** Makes the rows of parts readable as `part_events`, columns they left out as nulls. */
+  readonly open: (paths: readonly string[]) => Promise<string>
   readonly close: () => void
 }
 
@@ -30,11 +30,12 @@ export async function openRuleEngine(): Promise<RuleEngine> {
   await query(`CREATE TABLE no_events (${columns.map(declaration).join(', ')})`)
   return {
     query,
-    open: async (path) => {
-      const file = `'${path.replaceAll("'", "''")}'`
+    open: async (paths) => {
+      const files = paths.map((path) => `'${path.replaceAll("'", "''")}'`).join(', ')
       await query(
         `CREATE OR REPLACE TEMP VIEW part_events AS SELECT * FROM no_events
-         UNION ALL BY NAME SELECT * FROM read_parquet(${file}, hive_partitioning = false)`,
+         UNION ALL BY NAME SELECT * FROM
+         read_parquet([${files}], hive_partitioning = false, union_by_name = true)`,
       )
       return 'part_events'
     },

@@ -166,45 +166,96 @@ export type ScanOptions = {
   readonly columns: readonly { readonly name: string; readonly sql: string }[]
 }
 
-/** @returns hits in the order of the index column */
+/**
+ * One scan with the rules whose log source has rows here: for a part of proxy lines, rules over audit
+ * logs are not even planned. The columns of the hits, which are few, are read afterwards.
+ *
+ * @returns hits in the order of the index column
+ */
 export async function scan(
   query: Query,
   rules: RuleSet,
   options: ScanOptions,
 ): Promise<readonly ScanHit[]> {
-  if (rules.active.length === 0) return []
-  const rows = await query(scanSql(rules, options))
-  return rows.map((row) => ({
-    index: Number(row['hit_index']),
-    rules: String(row['hit_rules']).split(',').map(Number),
-    columns: row,
-  }))
+  const present = await rulesWithRows(query, rules, options)
+  if (present.length === 0) return []
+  const hits = (await query(scanSql(rules, present, options)))
+    .map((row) => ({
+      index: Number(row['hit_index']),
+      rules: String(row['hit_rules']).split(',').map(Number),
+    }))
+    .toSorted((a, b) => a.index - b.index)
+  const columns = new Map<number, Readonly<Record<string, unknown>>>()
+  for (let from = 0; from < hits.length; from += fetchedMax) {
+    const wanted = hits.slice(from, from + fetchedMax).map((hit) => hit.index)
+    for (const row of await query(hitsSql(wanted, options))) {
+      columns.set(Number(row['hit_index']), row)
+    }
+  }
+  return hits.map((hit) => ({ ...hit, columns: columns.get(hit.index) ?? {} }))
 }
 
-/** The text of the scan. The index and the rules come as text, whatever the driver makes of numbers. */
-export function scanSql({ active, shared, derived }: RuleSet, options: ScanOptions): string {
+/** Hits whose columns are read at once. */
+const fetchedMax = 2000
+
+/** Positions of the rules whose log source has at least one row, ascending. */
+async function rulesWithRows(
+  query: Query,
+  { active }: RuleSet,
+  options: ScanOptions,
+): Promise<readonly number[]> {
+  if (active.length === 0) return []
+  const logsources = [...new Set(active.map(({ compiled }) => compiled.logsourceSql ?? 'false'))]
+  const tests = logsources.map((sql, number) => `bool_or(${sql}) AS l${number}`)
+  const [row] = await query(`SELECT ${tests.join(', ')} FROM ${rowsOf(options)}`)
+  const present = new Set(logsources.filter((_, number) => row?.[`l${number}`] === true))
+  return active.flatMap(({ compiled }, number) =>
+    present.has(compiled.logsourceSql ?? 'false') ? [number] : [],
+  )
+}
+
+/**
+ * The text of the scan. Indexes and rules come as text, whatever the driver makes of numbers.
+ *
+ * @param numbers positions of the rules to test
+ */
+export function scanSql(
+  { active, shared, derived }: RuleSet,
+  numbers: readonly number[],
+  options: ScanOptions,
+): string {
   const index = quoteName(options.indexColumn)
-  const tests = active.map(({ compiled }, number) => `${compiled.sql ?? 'false'} AS r${number}`)
-  const marks = active.map((_, number) => `r${number}`)
-  const logsources = new Set(active.map(({ compiled }) => compiled.logsourceSql ?? 'false'))
-  const conditions = [`(${[...logsources].join(' OR ')})`]
-  if (options.range !== undefined) {
-    conditions.push(`${index} BETWEEN ${options.range.first} AND ${options.range.last}`)
-  }
-  const where = conditions.join(' AND ')
-  const rows = `SELECT *${listed(shared)} FROM ${options.relation} WHERE ${where}`
-  const texts = `SELECT *${listed(derived)} FROM (${rows})`
-  const columns = options.columns.map(({ name, sql }) => `, ${sql} AS ${quoteName(name)}`).join('')
+  const rules = numbers.flatMap((number) => active[number] ?? [])
+  const tests = rules.map(({ compiled }, at) => `${compiled.sql ?? 'false'} AS r${numbers[at]}`)
+  const marks = numbers.map((number) => `r${number}`)
+  const logsources = new Set(rules.map(({ compiled }) => compiled.logsourceSql ?? 'false'))
+  const text = tests.join(', ')
+  const texts = derived.filter(({ name }) => text.includes(name))
+  const read = `${text} ${texts.map(({ sql }) => sql).join(' ')}`
+  const fields = shared.filter(({ name }) => read.includes(name))
+  const rows = `SELECT *${listed(fields)} FROM ${rowsOf(options)} AND (${[...logsources].join(' OR ')})`
   // DuckDB would push the filter on the tests down to the table, past MATERIALIZED as well, and run
   // every test twice, with nothing shared. A LIMIT stops it.
   return (
-    `WITH tested AS (SELECT ${index} AS tested_index, ${tests.join(', ')} ` +
-    `FROM (${texts}) LIMIT ${rowsMax}), ` +
-    `hits AS (SELECT tested_index, list_where(range(${active.length}), [${marks.join(', ')}]) AS numbers ` +
-    `FROM tested WHERE ${marks.join(' OR ')}) ` +
-    `SELECT CAST(tested_index AS VARCHAR) AS hit_index, array_to_string(numbers, ',') AS hit_rules` +
-    `${columns} FROM hits JOIN ${options.relation} AS events ON ${index} = tested_index ` +
-    'ORDER BY tested_index'
+    `WITH tested AS (SELECT ${index} AS tested_index, ${text} ` +
+    `FROM (SELECT *${listed(texts)} FROM (${rows})) LIMIT ${rowsMax}) ` +
+    `SELECT CAST(tested_index AS VARCHAR) AS hit_index, ` +
+    `array_to_string(list_where([${numbers.join(', ')}], [${marks.join(', ')}]), ',') AS hit_rules ` +
+    `FROM tested WHERE ${marks.join(' OR ')}`
+  )
+}
+
+function rowsOf({ relation, range, indexColumn }: ScanOptions): string {
+  if (range === undefined) return `${relation} WHERE true`
+  return `${relation} WHERE ${quoteName(indexColumn)} BETWEEN ${range.first} AND ${range.last}`
+}
+
+function hitsSql(indexes: readonly number[], options: ScanOptions): string {
+  const index = quoteName(options.indexColumn)
+  const columns = options.columns.map(({ name, sql }) => `, ${sql} AS ${quoteName(name)}`).join('')
+  return (
+    `SELECT CAST(${index} AS VARCHAR) AS hit_index${columns} FROM ${options.relation} ` +
+    `WHERE ${index} IN (${indexes.join(', ')})`
   )
 }
 

@@ -51,7 +51,9 @@ export class LineParser {
   parse(line: Line, provenance: Provenance, gen: string, observedUs: number): AuditEvent {
     const event = this.begin(line, provenance, gen, observedUs)
     try {
-      if (!line.truncated && this.read(line, event, provenance)) {
+      // Whoever wrote the middle of a line chose where its rest begins: that is no line to believe.
+      const whole = !line.truncated && line.continuation !== true
+      if (whole && this.read(line, event, provenance)) {
         // The source printed no time of its own: the runtime's, taken at the same write, is nearest.
         event.ts ??= line.wrapperUs
         return event

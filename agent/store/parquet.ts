@@ -7,7 +7,7 @@
  *
  * @see https://parquet.apache.org/docs/file-format/ (data page V1, RLE/bit-packing hybrid)
  */
-import type { ColumnChunk, KeyValue, RowGroup, SchemaElement } from 'hyparquet'
+import type { ColumnChunk, KeyValue, PageHeader, RowGroup, SchemaElement } from 'hyparquet'
 import { ByteWriter } from 'hyparquet-writer'
 import { writePageHeader } from 'hyparquet-writer/src/datapage.js'
 import { writeMetadata } from 'hyparquet-writer/src/metadata.js'
@@ -103,7 +103,10 @@ export class PageBuffer {
   }
 }
 
-const pageBytesKept = 4 << 20
+/** Buffers of pages are kept up to this size: fresh memory costs a page fault every 4 KiB. */
+const pageBytesKept = 8 << 20
+/** A page of raw lines is closed once it has so many bytes. */
+const bytesPageMin = 1 << 20
 
 /** Encodes files one after the other, reusing its buffers. Not for concurrent use. */
 export class ParquetEncoder {
@@ -273,6 +276,7 @@ export class ParquetEncoder {
     return chunk
   }
 
+  /** Pages of about a megabyte: they stay in the cache from being filled to being compressed. */
   #encodeBytes(
     file: ByteWriter,
     column: ColumnSource & { readonly type: 'bytes' },
@@ -280,13 +284,20 @@ export class ParquetEncoder {
   ): ColumnChunk {
     const page = this.#page
     page.length = 0
+    const chunk = new ChunkBuilder(file, column)
+    let valuesInPage = 0
     for (let row = 0; row < rowCount; row++) {
       const lengthAt = page.length
       page.u32(0)
       column.bytes(row, page)
       page.bytes.writeUInt32LE(page.length - lengthAt - 4, lengthAt)
+      valuesInPage++
+      if (page.length < bytesPageMin && row < rowCount - 1) continue
+      chunk.dataPage(page.view(), valuesInPage, 'PLAIN')
+      page.length = 0
+      valuesInPage = 0
     }
-    return this.#writeChunk(file, column, rowCount, { presentCount: rowCount, distinct: null })
+    return chunk.finish(rowCount)
   }
 
   /** Definition levels of a nullable column: one bit a row, or one run where all are present. */
@@ -320,51 +331,82 @@ export class ParquetEncoder {
     rowCount: number,
     encoded: EncodedPages,
   ): ColumnChunk {
-    const chunkStart = file.offset
-    let uncompressed = 0
-    let dictionaryOffset: bigint | undefined
+    const chunk = new ChunkBuilder(file, column)
     if (encoded.distinct !== null) {
-      dictionaryOffset = BigInt(file.offset)
-      const values = this.#dictionaryPage.view()
-      const compressed = Bun.zstdCompressSync(values, zstdOptions)
-      writePageHeader(file, {
-        type: 'DICTIONARY_PAGE',
-        uncompressed_page_size: values.length,
-        compressed_page_size: compressed.length,
-        dictionary_page_header: { num_values: encoded.distinct, encoding: 'PLAIN' },
-      })
-      uncompressed += file.offset - chunkStart + values.length
-      file.appendBytes(compressed)
+      chunk.dictionaryPage(this.#dictionaryPage.view(), encoded.distinct)
     }
-    const dataOffset = file.offset
-    const values = this.#page.view()
-    const compressed = Bun.zstdCompressSync(values, zstdOptions)
     const encoding = encoded.distinct === null ? 'PLAIN' : 'RLE_DICTIONARY'
-    writePageHeader(file, {
+    chunk.dataPage(this.#page.view(), rowCount, encoding)
+    return chunk.finish(rowCount)
+  }
+}
+
+/** Appends the pages of one column chunk and keeps its metadata. */
+class ChunkBuilder {
+  readonly #file: ByteWriter
+  readonly #column: Pick<Column, 'name' | 'type'>
+  readonly #start: number
+  #uncompressed = 0
+  #dictionaryAt: number | undefined
+  #dataAt: number | undefined
+  #encoding: 'PLAIN' | 'RLE_DICTIONARY' = 'PLAIN'
+
+  constructor(file: ByteWriter, column: Pick<Column, 'name' | 'type'>) {
+    this.#file = file
+    this.#column = column
+    this.#start = file.offset
+  }
+
+  dictionaryPage(values: Buffer, distinct: number): void {
+    this.#dictionaryAt = this.#file.offset
+    const compressed = Bun.zstdCompressSync(values, zstdOptions)
+    this.#page(values.length, compressed, {
+      type: 'DICTIONARY_PAGE',
+      uncompressed_page_size: values.length,
+      compressed_page_size: compressed.length,
+      dictionary_page_header: { num_values: distinct, encoding: 'PLAIN' },
+    })
+  }
+
+  dataPage(values: Buffer, valueCount: number, encoding: 'PLAIN' | 'RLE_DICTIONARY'): void {
+    this.#dataAt ??= this.#file.offset
+    this.#encoding = encoding
+    const compressed = Bun.zstdCompressSync(values, zstdOptions)
+    this.#page(values.length, compressed, {
       type: 'DATA_PAGE',
       uncompressed_page_size: values.length,
       compressed_page_size: compressed.length,
       data_page_header: {
-        num_values: rowCount,
+        num_values: valueCount,
         encoding,
         definition_level_encoding: 'RLE',
         repetition_level_encoding: 'RLE',
       },
     })
-    uncompressed += file.offset - dataOffset + values.length
-    file.appendBytes(compressed)
+  }
+
+  #page(length: number, compressed: Uint8Array, header: PageHeader): void {
+    const start = this.#file.offset
+    writePageHeader(this.#file, header)
+    this.#uncompressed += this.#file.offset - start + length
+    this.#file.appendBytes(compressed)
+  }
+
+  finish(rowCount: number): ColumnChunk {
+    const { name, type } = this.#column
+    const dictionary = this.#dictionaryAt
     return {
-      file_offset: BigInt(chunkStart),
+      file_offset: BigInt(this.#start),
       meta_data: {
-        type: physicalType(column.type),
-        encodings: encoded.distinct === null ? ['PLAIN', 'RLE'] : ['PLAIN', 'RLE', encoding],
-        path_in_schema: [column.name],
+        type: physicalType(type),
+        encodings: dictionary === undefined ? ['PLAIN', 'RLE'] : ['PLAIN', 'RLE', this.#encoding],
+        path_in_schema: [name],
         codec: 'ZSTD',
         num_values: BigInt(rowCount),
-        total_uncompressed_size: BigInt(uncompressed),
-        total_compressed_size: BigInt(file.offset - chunkStart),
-        data_page_offset: BigInt(dataOffset),
-        ...(dictionaryOffset === undefined ? {} : { dictionary_page_offset: dictionaryOffset }),
+        total_uncompressed_size: BigInt(this.#uncompressed),
+        total_compressed_size: BigInt(this.#file.offset - this.#start),
+        data_page_offset: BigInt(this.#dataAt ?? this.#start),
+        ...(dictionary === undefined ? {} : { dictionary_page_offset: BigInt(dictionary) }),
       },
     }
   }

@@ -150,7 +150,7 @@ export function encodePart(
 }
 
 /** Columns whose values hardly repeat within a commit: a dictionary would only cost. */
-const distinctColumns = new Set(['request_id', 'trace_id', 'attributes', 'change', '_ranges'])
+const distinctColumns = new Set(['request_id', 'trace_id', 'attributes', 'change'])
 
 /** The stored columns of `events`, the first of which is leaf `first`. */
 export function columnSources(events: readonly AuditEvent[], first: number): ColumnSource[] {
@@ -203,8 +203,7 @@ function at(events: readonly AuditEvent[], row: number): AuditEvent {
 }
 
 /** `offset+length`, comma separated: the `_ranges` column. */
-export function formatRanges(ranges: readonly number[]): string {
-  if (ranges.length === 2) return `${ranges[0]}+${ranges[1]}`
+function formatRanges(ranges: readonly number[]): string {
   let text = ''
   for (let pair = 0; pair < ranges.length; pair += 2) {
     text += `${pair === 0 ? '' : ','}${ranges[pair]}+${ranges[pair + 1]}`
@@ -212,9 +211,17 @@ export function formatRanges(ranges: readonly number[]): string {
   return text
 }
 
-/** @returns null when `text` is not what `formatRanges` writes */
-export function parseRanges(text: string): number[] | null {
-  if (text === '') return []
+/**
+ * The ranges of a row, from the three columns that hold them.
+ *
+ * @returns null when they are not what this file writes
+ */
+export function rangesOf(
+  offset: number | null,
+  length: number | null,
+  text: string | null,
+): number[] | null {
+  if (text === null) return offset === null || length === null ? [] : [offset, length]
   const ranges: number[] = []
   for (const pair of text.split(',')) {
     const match = /^(0|[1-9]\d{0,15})\+(0|[1-9]\d{0,15})$/.exec(pair)
@@ -279,11 +286,13 @@ const textOf: Readonly<Record<string, (event: AuditEvent) => string | null>> = {
   change: (e) => e.change,
   attributes: (e) => e.attributes,
   _gen: (e) => e.gen,
-  _ranges: (e) => formatRanges(e.ranges),
+  _ranges: (e) => (e.ranges.length > 2 ? formatRanges(e.ranges) : null),
   _stream: (e) => e.stream,
 }
 
 const numberOf: Readonly<Record<string, (event: AuditEvent) => number | null>> = {
+  _offset: (e) => (e.ranges.length === 2 ? (e.ranges[0] ?? null) : null),
+  _length: (e) => (e.ranges.length === 2 ? (e.ranges[1] ?? null) : null),
   ts: (e) => e.ts,
   observed_ts: (e) => e.observed_ts,
   time: (e) => e.ts ?? e.observed_ts,

@@ -8,7 +8,7 @@ import { parquetMetadataAsync, parquetScan } from 'hyparquet'
 import { messageOf } from '../errors.ts'
 import type { AuditEvent, Kind } from '../event.ts'
 import { columns, kinds, newEvent } from '../event.ts'
-import { metadataKey, parseRanges } from './part.ts'
+import { metadataKey, rangesOf } from './part.ts'
 
 /** Parquet bytes: the whole file in memory, or slices of it read when needed. */
 export type ParquetFile = AsyncBuffer
@@ -72,12 +72,19 @@ export async function* leafRows(
   opened: Opened,
 ): AsyncGenerator<({ readonly ok: true } & LeafRows) | Malformed> {
   const scan = await scanOf(opened)
+  const present = columnsOf(opened)
   let firstRow = 0
   for (const group of opened.metadata.row_groups) {
     const rowEnd = firstRow + Number(group.num_rows)
+    const rowCount = rowEnd - firstRow
     const read = async (column: string): Promise<unknown[]> =>
-      plainArray(await scan.readColumn({ column, rowStart: firstRow, rowEnd }), rowEnd - firstRow)
+      present.has(column)
+        ? plainArray(await scan.readColumn({ column, rowStart: firstRow, rowEnd }), rowCount)
+        : Array.from<unknown>({ length: rowCount })
     try {
+      const offset = await read('_offset')
+      const length = await read('_length')
+      const several = await read('_ranges')
       yield {
         ok: true,
         firstRow,
@@ -85,11 +92,7 @@ export async function* leafRows(
         kind: (await read('kind')).map(asKind),
         observed: (await read('observed_ts')).map(asNumber),
         gen: (await read('_gen')).map(asText),
-        ranges: (await read('_ranges')).map((value) => {
-          const ranges = parseRanges(asText(value))
-          if (ranges === null) throw new Error(`_ranges holds ${JSON.stringify(value)}`)
-          return ranges
-        }),
+        ranges: offset.map((from, row) => asRanges(from, length[row], several[row])),
         stream: (await read('_stream')).map(asStream),
         raw: (await read('raw')).map(asBytes),
         source: (await read('source')).map(asText),
@@ -103,7 +106,16 @@ export async function* leafRows(
 }
 
 /** Columns a row has beside those of `AuditEvent`, or under another name there. */
-const notCopied = new Set(['leaf_index', 'time', 'raw', '_gen', '_ranges', '_stream'])
+const notCopied = new Set([
+  'leaf_index',
+  'time',
+  'raw',
+  '_gen',
+  '_offset',
+  '_length',
+  '_ranges',
+  '_stream',
+])
 
 /**
  * All rows as events again, as they were when they were committed, row group after row group.
@@ -114,7 +126,7 @@ export async function* eventGroups(
   opened: Opened,
 ): AsyncGenerator<{ readonly firstRow: number; readonly events: readonly AuditEvent[] }> {
   const scan = await scanOf(opened)
-  const present = new Set(opened.metadata.schema.slice(1).map((element) => element.name))
+  const present = columnsOf(opened)
   let firstRow = 0
   for (const group of opened.metadata.row_groups) {
     const rowEnd = firstRow + Number(group.num_rows)
@@ -142,7 +154,9 @@ function setColumn(event: AuditEvent, name: string, value: unknown): void {
     event.rawBuffer = asBytes(value)
     event.rawEnd = event.rawBuffer.length
   } else if (name === '_gen') event.gen = asText(value)
-  else if (name === '_ranges') event.ranges = parseRanges(asText(value)) ?? []
+  else if (name === '_offset') event.ranges = asRanges(value, 0, null)
+  else if (name === '_length') event.ranges = asRanges(event.ranges[0], value, null)
+  else if (name === '_ranges' && value != null) event.ranges = asRanges(null, null, value)
   else if (name === '_stream') event.stream = asStream(value)
   else if (!notCopied.has(name)) {
     // The column list and the event's fields are one list (`event.ts`); a test holds them together.
@@ -174,6 +188,20 @@ const parsers = { timestampFromMicroseconds: Number }
 function plainArray(values: DecodedArray, expected: number): unknown[] {
   if (values.length !== expected) throw new Error(`${values.length} values, expected ${expected}`)
   return Array.from<unknown>(values)
+}
+
+function columnsOf(opened: Opened): ReadonlySet<string> {
+  return new Set(opened.metadata.schema.slice(1).map((element) => element.name))
+}
+
+function asRanges(offset: unknown, length: unknown, several: unknown): number[] {
+  const ranges = rangesOf(
+    offset == null ? null : asNumber(offset),
+    length == null ? null : asNumber(length),
+    several == null ? null : asText(several),
+  )
+  if (ranges === null) throw new Error(`_ranges holds ${JSON.stringify(several)}`)
+  return ranges
 }
 
 function asNumber(value: unknown): number {

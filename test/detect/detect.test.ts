@@ -5,7 +5,6 @@ import { queryOf } from '../../agent/detect/match.ts'
 import { columns } from '../../agent/event.ts'
 import { loadRules } from '../../rules/engine/load.ts'
 import type { Rule } from '../../rules/engine/rule.ts'
-import { shippedRules } from '../../rules/shipped.ts'
 
 const sqlTypes = {
   utf8: 'VARCHAR',

@@ -315,3 +315,9 @@ describe('attributes', () => {
     expect(event.attributes).toBeNull()
   })
 })
+
+test('the rest of a line that was handed out unterminated is kept, never believed', () => {
+  const line = { ...lineOf(auditLine), continuation: true as const }
+  const event = newParser().parse(line, apiServer, 'ab'.repeat(16), 1)
+  expect([event.reason, event.principal, event.verdict]).toEqual(['unparsed', null, null])
+})
