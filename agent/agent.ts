@@ -13,12 +13,12 @@ import type { AuditEvent } from './event.ts'
 import { Counters } from './counters.ts'
 import { gapEvent, type OwnBody, ownEvent, type Reporter } from './own-events.ts'
 import { LineParser } from './sources/sources.ts'
-import { batchRowsMax, rulesRowsMax } from './limits.ts'
-import { isFatal } from './store/durable.ts'
+import { rulesRowsMax, sweepRows } from './limits.ts'
 import type { PartRef } from './store/log-state.ts'
 import type { Manifest } from './store/statement.ts'
 import type { Store } from './store/store.ts'
 import type { Chunk } from './tail/chunk.ts'
+import { cursorsToKeep } from './tail/cursors.ts'
 
 export type AgentOptions = {
   readonly store: Store
@@ -27,6 +27,8 @@ export type AgentOptions = {
   readonly commitAgeMs?: number
   /** Null runs no rules. */
   readonly rules: { readonly detector: Detector; readonly engine: RuleEngine } | null
+  /** Which generations the tail found on disk; null while it does not know, or where there is no tail. */
+  readonly onDisk: () => ReadonlySet<string> | null
   readonly onProblem: (message: string) => void
 }
 
@@ -36,10 +38,13 @@ export class Agent {
   readonly #options: AgentOptions
   readonly #buffer: EventBuffer
   readonly #parser: LineParser
+  /** After this nothing can be promised: every further call throws it again, until the process stops. */
+  #fatal: Error | null = null
   /** A batch that the disk had no room for; nothing is read while it waits. */
   #stuck: { readonly batch: Batch; readonly problem: OpsError } | null = null
   #commits: Promise<void> = Promise.resolve()
   #sealing = false
+  #rowsSinceSweep = 0
   #sealFailure: string | null = null
 
   constructor(options: AgentOptions) {
@@ -65,7 +70,7 @@ export class Agent {
 
   get commitDue(): boolean {
     const rulesOnly = this.#buffer.rows === 0 && this.#rulesPending
-    return this.#buffer.due || this.#stuck !== null || rulesOnly
+    return this.#buffer.due || this.#stuck !== null || rulesOnly || this.#fatal !== null
   }
 
   /** False: commit first. Lines of one batch are read on one UTC day, and within its bounds. */
@@ -117,12 +122,12 @@ export class Agent {
     await before
     try {
       for (;;) {
+        if (this.#fatal !== null) throw this.#fatal
         const backlog = this.#buffer.full
         const rows = this.#buffer.rows
         if (this.#stuck === null && rows === 0 && !this.#rulesPending) return true
         if ((this.#stuck !== null || rows > 0) && !this.#commitOnce()) return false
-        // Left to itself the heap grows to several times what a batch needs before it is swept.
-        if (rows >= batchRowsMax / 2) Bun.gc(true)
+        this.#sweep(rows)
         // While lines come faster than one commit a moment, rules look at several parts at once:
         // planning costs the same for each look.
         const waiting = this.store.size - this.store.rulesThrough.leaf
@@ -135,6 +140,14 @@ export class Agent {
     }
   }
 
+  /** Left to itself the heap grows to several times what batches need before it is swept. */
+  #sweep(committedRows: number): void {
+    this.#rowsSinceSweep += committedRows
+    if (this.#rowsSinceSweep < sweepRows) return
+    this.#rowsSinceSweep = 0
+    Bun.gc(true)
+  }
+
   get #rulesPending(): boolean {
     return this.store.rulesThrough.leaf < this.store.size
   }
@@ -144,8 +157,10 @@ export class Agent {
     try {
       this.store.commit(batch)
     } catch (thrown) {
-      if (!(thrown instanceof OpsError) || thrown.code !== 'disk_full' || isFatal(thrown)) {
-        throw thrown
+      if (!(thrown instanceof OpsError) || thrown.code !== 'disk_full') {
+        // The batch may be on disk or not: only a restart, which reads the disk, can tell.
+        this.#fatal = thrown instanceof Error ? thrown : new Error(messageOf(thrown))
+        throw this.#fatal
       }
       if (this.#stuck === null) this.#options.onProblem(`${thrown.message}; ${thrown.hint}`)
       this.#stuck = { batch, problem: thrown }
@@ -205,6 +220,8 @@ export class Agent {
 
   #sealed(manifest: Manifest): void {
     this.counters.seals++
+    const now = this.#options.clock.nowUs()
+    this.store.keepCursors(cursorsToKeep(this.store.cursors, this.#options.onDisk(), now))
     const { seq, first, count, file } = manifest
     this.say('lifecycle', {
       what: 'sealed',

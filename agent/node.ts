@@ -21,6 +21,8 @@ export type NodeOptions = {
   readonly config: Config
   readonly onProblem: (message: string) => void
   readonly clock?: Clock
+  /** What the tail sees, once there is one; see `AgentOptions`. */
+  readonly onDisk?: () => ReadonlySet<string> | null
   /** Tests interrupt the commit with it. */
   readonly step?: StepHook
 }
@@ -35,7 +37,13 @@ export type Node = AsyncDisposable & {
 }
 
 /** @throws {OpsError} when the data directory, a rule file or the configuration does not allow it */
-export async function openNode({ config, onProblem, clock, step }: NodeOptions): Promise<Node> {
+export async function openNode({
+  config,
+  onProblem,
+  clock,
+  onDisk,
+  step,
+}: NodeOptions): Promise<Node> {
   setNativeCacheDirectory(`${config.data.path}/${names.cache}`)
   const time = clock ?? systemClock
   const { version, commit } = buildInfo()
@@ -63,6 +71,7 @@ export async function openNode({ config, onProblem, clock, step }: NodeOptions):
       clock: time,
       commitAgeMs: config.commitAge,
       rules: { detector, engine },
+      onDisk: onDisk ?? (() => null),
       onProblem,
     })
     // After a crash, rules first look at what was committed just before it.

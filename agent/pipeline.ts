@@ -16,6 +16,16 @@ export type ChunkSource = {
   readonly next: (signal: AbortSignal) => Promise<Chunk | null>
 }
 
+/** A source that reads files once. */
+export function sourceOf(chunks: AsyncGenerator<Chunk, void>): ChunkSource {
+  return {
+    next: async () => {
+      const { done, value } = await chunks.next()
+      return done === true ? null : value
+    },
+  }
+}
+
 /** How long to wait for room on a full disk before the next try, ms. */
 const fullDiskRetryMs = 1000
 

@@ -13,7 +13,7 @@ import { systemClock } from '../clock.ts'
 import { type Config, defaultConfig, followConfig } from '../config.ts'
 import { OpsError } from '../errors.ts'
 import { type Node, openNode } from '../node.ts'
-import { runPipeline } from '../pipeline.ts'
+import { runPipeline, sourceOf } from '../pipeline.ts'
 import { columnDifference } from '../rederive.ts'
 import { readToEnd } from '../tail/read-to-end.ts'
 import { provenanceOf } from '../tail/provenance.ts'
@@ -102,13 +102,7 @@ async function replay(node: Node, paths: readonly string[], config: Config): Pro
       onProblem: (problem) => tell(`${problem.path}: ${problem.message}`),
     },
   )
-  const source = {
-    next: async () => {
-      const { done, value } = await chunks.next()
-      return done === true ? null : value
-    },
-  }
-  await runPipeline(node.agent, source, systemClock, new AbortController().signal)
+  await runPipeline(node.agent, sourceOf(chunks), systemClock, new AbortController().signal)
   const seconds = (systemClock.monotonicMs() - startedMs) / 1000
   await node.agent.close('demo')
   return seconds

@@ -5,8 +5,8 @@ import { systemClock } from '../clock.ts'
 import { type Config, defaultConfig, followConfig, loadConfig } from '../config.ts'
 import { exitStatus, OpsError } from '../errors.ts'
 import { openNode } from '../node.ts'
-import { runPipeline } from '../pipeline.ts'
-import type { Chunk, Provenance } from '../tail/chunk.ts'
+import { runPipeline, sourceOf } from '../pipeline.ts'
+import type { Provenance } from '../tail/chunk.ts'
 import { provenanceOf } from '../tail/provenance.ts'
 import { type Progress as ReadProgress, readToEnd } from '../tail/read-to-end.ts'
 import { startProgress } from '../terminal/progress.ts'
@@ -102,17 +102,6 @@ function trustOf(name: string | null): Provenance['trust'] | undefined {
   const found = trusts.find((known) => known === name)
   if (found !== undefined) return found
   throw new OpsError('usage', `--trust is ${name}`, { hint: `use one of ${trusts.join(', ')}` })
-}
-
-function sourceOf(chunks: AsyncGenerator<Chunk, void>): {
-  next: () => Promise<Chunk | null>
-} {
-  return {
-    next: async () => {
-      const { done, value } = await chunks.next()
-      return done === true ? null : value
-    },
-  }
 }
 
 function verdictsText(verdicts: Readonly<Record<string, number>>): string {

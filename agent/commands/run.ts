@@ -22,7 +22,13 @@ export async function run(options: RunOptions): Promise<void> {
       stop.abort()
     })
   }
-  await using node = await openNode({ config, onProblem: tell })
+  // The tail starts from the cursors of the store, so the store is opened before there is a tail.
+  let following: Tail | null = null
+  await using node = await openNode({
+    config,
+    onProblem: tell,
+    onDisk: () => following?.onDisk ?? null,
+  })
   for (const repair of node.store.repairs) tell(`recovered: ${repair}`)
   for (const problem of node.ruleProblems) tell(problem)
   await using tail = new Tail({
@@ -32,6 +38,7 @@ export async function run(options: RunOptions): Promise<void> {
     clock: systemClock,
     onProblem: (problem) => tell(`${problem.path}: ${problem.message}`),
   })
+  following = tail
   await using served = await serve(config, node, tail)
   tell(
     `meshtrail ${node.store.identity.origin}: ${formatCount(node.store.size)} events, ${node.ruleCount} rules, ${served.url}`,

@@ -4,7 +4,7 @@
  * The order of these steps is the crash story; `ARCHITECTURE.md` tabulates what each leaves behind.
  * Synchronous on purpose: nothing else runs between the rename and the signatures over it.
  */
-import { mkdirSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { Batch } from '../buffer.ts'
 import { dateOfUs } from '../clock.ts'
@@ -15,7 +15,7 @@ import { encodeHex } from '../log/encoding.ts'
 import { LeafHasher } from '../log/entry.ts'
 import { hashBytes } from '../log/merkle.ts'
 import { formatTilePath } from '../log/tile.ts'
-import { publish, stage, syncFolder } from './durable.ts'
+import { makeFolder, publish, stage, syncFolder } from './durable.ts'
 import { names, partName } from './filenames.ts'
 import type { LogState, PartRef, StepHook } from './log-state.ts'
 import { markOf } from './log-state.ts'
@@ -139,7 +139,7 @@ export function signHeads(log: LogState, step: StepHook): void {
   const { files, superseded } = tiles.take()
   for (const { path, bytes } of files) {
     const stored = `log/${path}`
-    mkdirSync(dirname(join(log.root, stored)), { recursive: true })
+    makeFolder(log.root, dirname(stored))
     stage(log.root, stored, bytes)
     publish(log.root, stored)
     syncFolder(log.root, dirname(stored))

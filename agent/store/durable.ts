@@ -1,10 +1,10 @@
 /**
  * Writing so that it is still there after a power cut: temporary file, fsync, rename, fsync of the folder.
  *
- * A failed fsync leaves unknown bytes on disk and in the page cache, so it is never retried: the
- * error carries `fatal` and the process must stop.
+ * A failed fsync leaves unknown bytes on disk and in the page cache, so it is never retried: its code
+ * is `disk`, and the process must stop.
  */
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { errnoOf, messageOf, OpsError } from '../errors.ts'
 
@@ -76,7 +76,7 @@ function syncFd(fd: number, path: string): void {
     if (isFull(cause)) throw writeFailure(path, cause)
     throw new OpsError('disk', `fsync of ${path} failed: ${messageOf(cause)}`, {
       hint: 'check the disk; start the agent again and it re-reads everything after the last commit',
-      detail: { path, fatal: 1 },
+      detail: { path },
       cause,
     })
   }
@@ -110,7 +110,11 @@ function writeFailure(path: string, cause: unknown): OpsError {
   })
 }
 
-/** A failure after which the page cache cannot be trusted: stop, do not retry. */
-export function isFatal(thrown: unknown): boolean {
-  return thrown instanceof OpsError && thrown.detail['fatal'] === 1
+/** Makes a folder and those above it. */
+export function makeFolder(root: string, folder: string): void {
+  try {
+    mkdirSync(join(root, folder), { recursive: true, mode: 0o750 })
+  } catch (cause) {
+    throw writeFailure(folder, cause)
+  }
 }

@@ -5,15 +5,7 @@
  * the one commit that nobody signed yet may be dropped, and then its lines are read again, because
  * its cursors go with it.
  */
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs'
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Clock, dateOfUs } from '../clock.ts'
 import { messageOf, OpsError } from '../errors.ts'
@@ -26,7 +18,7 @@ import { parseVkey } from '../log/note.ts'
 import { formatTilePath, type HashTile, TileEdge, tileWidth } from '../log/tile.ts'
 import type { Cursor } from '../tail/chunk.ts'
 import { sha256Hex, signHeads } from './commit.ts'
-import { syncFolder } from './durable.ts'
+import { makeFolder, syncFolder } from './durable.ts'
 import {
   isTemporary,
   manifestName,
@@ -65,7 +57,7 @@ export async function recover(
 ): Promise<Recovered> {
   const repairs: string[] = []
   for (const folder of [names.parts, names.segments, names.manifests, names.quarantine]) {
-    mkdirSync(join(root, folder), { recursive: true, mode: 0o750 })
+    makeFolder(root, folder)
   }
   removeTemporaries(root)
 

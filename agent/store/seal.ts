@@ -4,15 +4,7 @@
  * Large parts are copied page by page, small ones are encoded anew, so that a busy node spends next
  * to nothing and a quiet one does not keep hundreds of tiny row groups. The tree is not touched.
  */
-import {
-  closeSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { ColumnChunk, FileMetaData, RowGroup } from 'hyparquet'
 import { ByteWriter } from 'hyparquet-writer'
@@ -25,7 +17,7 @@ import { encodeHex } from '../log/encoding.ts'
 import { emptyRoot } from '../log/merkle.ts'
 import type { Cursor, Provenance } from '../tail/chunk.ts'
 import { headNote, sha256Hex, stageNext } from './commit.ts'
-import { publish, stage, syncFile, syncFolder } from './durable.ts'
+import { makeFolder, publish, stage, syncFile, syncFolder } from './durable.ts'
 import { manifestName, names, segmentName } from './filenames.ts'
 import type { LogState, PartRef, StepHook } from './log-state.ts'
 import type { ParquetEncoder } from './parquet.ts'
@@ -102,7 +94,7 @@ export async function seal(
   step('segment-synced')
 
   const path = segmentName(oldest.date, oldest.first, count, written.sha256)
-  mkdirSync(dirname(join(log.root, path)), { recursive: true })
+  makeFolder(log.root, dirname(path))
   renameSync(join(log.root, temporary), join(log.root, path))
   syncFolder(log.root, dirname(path))
   syncFolder(log.root, names.segments)

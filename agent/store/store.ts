@@ -136,9 +136,9 @@ export class Store implements AsyncDisposable {
     this.#log.rulesThrough = through
   }
 
-  /** Forgets where reading stood in generations that are finished and long gone. */
-  forget(gens: Iterable<string>): void {
-    for (const gen of gens) this.#log.cursors.delete(gen)
+  /** Replaces the set of cursors, the others are forgotten; durable with the next commit after a seal. */
+  keepCursors(cursors: readonly Cursor[]): void {
+    this.#log.cursors = new Map(cursors.map((cursor) => [cursor.gen, cursor]))
   }
 
   absolute(path: string): string {

@@ -2,7 +2,7 @@
  * Capture with everything on (tail, parse, leaves, commit, sign, rules, seal), against the floor of only
  * splitting and `JSON.parse`, over the same lines in the same run.
  *
- *   bun run bench [--lines 400000] [--repeat 3]
+ *   bun run bench [--lines 600000] [--repeat 3]
  *
  * Prints lines/s, CPU µs a line (user + system of the whole process) and peak memory. Machines are
  * noisy: compare the ratios, not the absolute figures.
@@ -16,7 +16,7 @@ import { accessLine } from './lines.ts'
 
 const { values } = parseArgs({
   options: {
-    lines: { type: 'string', default: '400000' },
+    lines: { type: 'string', default: '600000' },
     repeat: { type: 'string', default: '3' },
   },
 })

@@ -3,7 +3,7 @@ import { readFileSync, readSync, openSync } from 'node:fs'
 import { systemClock } from '../../agent/clock.ts'
 import { defaultConfig } from '../../agent/config.ts'
 import { openNode } from '../../agent/node.ts'
-import { runPipeline } from '../../agent/pipeline.ts'
+import { runPipeline, sourceOf } from '../../agent/pipeline.ts'
 import { provenanceOf } from '../../agent/tail/provenance.ts'
 import { readToEnd } from '../../agent/tail/read-to-end.ts'
 
@@ -43,13 +43,7 @@ async function capture(): Promise<number> {
     clock: systemClock,
     onProblem: (problem) => console.error(problem.message),
   })
-  const source = {
-    next: async () => {
-      const { done, value } = await chunks.next()
-      return done === true ? null : value
-    },
-  }
-  await runPipeline(node.agent, source, systemClock, new AbortController().signal)
+  await runPipeline(node.agent, sourceOf(chunks), systemClock, new AbortController().signal)
   const { lines } = node.agent.counters
   await node.agent.close('bench')
   return lines
