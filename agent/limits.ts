@@ -28,6 +28,8 @@ export const scanBytesMax = 16 << 20
 export const compareBytesMax = 64 << 20
 /** A finished generation not seen on disk for this long is forgotten; rotated files live shorter. */
 export const forgetFinishedMs = 24 * 3600 * 1000
+/** A larger page is refused unread: ours hold a batch at most, and a hostile one would fill the memory. */
+export const pageBytesMax = 128 << 20
 /** A part of at least so many rows is copied into its segment as a row group of its own. */
 export const rowGroupRowsMin = 1024
 /** Parts are sealed when the oldest is this old, … */

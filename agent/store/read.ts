@@ -8,6 +8,7 @@ import { parquetMetadataAsync, parquetScan } from 'hyparquet'
 import { messageOf } from '../errors.ts'
 import type { AuditEvent, Kind } from '../event.ts'
 import { columns, kinds, newEvent } from '../event.ts'
+import { pageBytesMax } from '../limits.ts'
 import { metadataKey, rangesOf } from './part.ts'
 
 /** Parquet bytes: the whole file in memory, or slices of it read when needed. */
@@ -170,6 +171,9 @@ function scanOf(opened: Opened): Promise<ParquetScan> {
     metadata: opened.metadata,
     compressors: {
       ZSTD: (input, outputLength) => {
+        if (outputLength > pageBytesMax) {
+          throw new Error(`a page of ${outputLength} bytes, more than ${pageBytesMax}`)
+        }
         const output = zstdDecompressSync(input, { maxOutputLength: Math.max(outputLength, 1) })
         if (output.length !== outputLength) {
           throw new Error(`page has ${output.length} bytes, its header says ${outputLength}`)
