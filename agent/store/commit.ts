@@ -157,6 +157,7 @@ export function signHeads(log: LogState, step: StepHook): void {
     [log.identity.signer],
   )
   stageNext(log, names.checkpointNext, checkpoint)
+  step('checkpoint-staged')
   stageNext(log, names.headNext, headNote(log))
   syncFolder(log.root, names.log)
   step('head-staged')

@@ -97,9 +97,12 @@ export function readSignedEnd(
 ): SignedEnd {
   const staged = readHead(evidence, key, names.headNext, complaints)
   const head = newer(readHead(evidence, key, names.head, complaints), staged)
+  const stagedCheckpoint = readCheckpoint(evidence, key, names.checkpointNext, complaints)
+  // The checkpoint is staged first: alone it is a commit that got no further.
+  const isAhead = stagedCheckpoint !== null && stagedCheckpoint.size > (head?.size ?? 0)
   const checkpoint = newer(
     readCheckpoint(evidence, key, names.checkpoint, complaints),
-    readCheckpoint(evidence, key, names.checkpointNext, complaints),
+    isAhead ? null : stagedCheckpoint,
   )
   if (head === null) {
     if (checkpoint !== null || segments.length > 0) {

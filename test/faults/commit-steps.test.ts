@@ -10,6 +10,7 @@ const steps = [
   'part-synced',
   'part-renamed',
   'tiles-written',
+  'checkpoint-staged',
   'head-staged',
   'head-renamed',
   'checkpoint-renamed',
@@ -44,7 +45,7 @@ async function runAgent(data: string, step: string, nth: number): Promise<number
 describe('kill -9 at each step of commit and seal', () => {
   for (const step of steps) {
     // The first time the log is new; later ones find parts, tiles and heads to get wrong.
-    const occasions = steps.indexOf(step) < 6 ? [1, 4] : [1]
+    const occasions = steps.indexOf(step) < 7 ? [1, 4] : [1]
     for (const nth of occasions) {
       test(`after ${step}, time ${nth}: nothing lost, nothing twice, and it verifies`, async () => {
         const data = join(folder, `${step}-${nth}`)
