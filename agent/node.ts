@@ -10,7 +10,7 @@ import type { Config } from './config.ts'
 import { Detector } from './detect/detect.ts'
 import { openRuleEngine } from './detect/engine.ts'
 import { readRules } from './detect/read-rules.ts'
-import { columnDifference } from './rederive.ts'
+import { ColumnComparer } from './rederive.ts'
 import { buildInfo } from './runtime/build-info.ts'
 import { setNativeCacheDirectory } from './runtime/native-library.ts'
 import { names } from './store/filenames.ts'
@@ -47,13 +47,14 @@ export async function openNode({
   setNativeCacheDirectory(`${config.data.path}/${names.cache}`)
   const time = clock ?? systemClock
   const { version, commit } = buildInfo()
+  const comparer = new ColumnComparer()
   const store = await Store.open({
     root: config.data.path,
     cluster: config.cluster,
     node: config.node,
     bytesMax: bytesMaxOf(config),
     agentVersion: `${version} ${commit}`,
-    rederive: (event, cursors) => columnDifference(event, cursors.get(event.gen)?.provenance),
+    rederive: (event, cursors) => comparer.compare(event, cursors.get(event.gen)?.provenance),
     clock: time,
     random: (bytes) => randomFillSync(bytes),
     readersMs: config.query.timeout + readersGraceMs,

@@ -15,30 +15,42 @@ const derivedColumns = columns
   .filter((column) => !column.hidden && !notDerived.has(column.name))
   .map((column) => column.name)
 
-/**
- * @param provenance of the event's generation; undefined where it is no longer known
- * @returns what differs, with both values, or null when nothing does or nothing can be said: lines that
- *   were cut, or that ended with their file, are not parsed again
- */
-export function columnDifference(
-  event: AuditEvent,
-  provenance: Provenance | undefined,
-): string | null {
-  const raw = event.rawBuffer.subarray(event.rawStart, event.rawEnd)
-  if (event.gen === '') return ownDifference(event, Buffer.from(raw).toString('utf8'))
-  if (provenance === undefined) return null
-  const line = decodeAgain(event, Buffer.from(raw))
-  if (line === null) return null
-  const parser = new LineParser({ cluster: event.cluster, node: event.node })
-  return firstDifference(event, parser.parse(line, provenance, event.gen, event.observed_ts))
+/** Parses stored lines again. Keeps its parsers, which learn the shapes of lines, from event to event. */
+export class ColumnComparer {
+  readonly #parsers = new Map<string, LineParser>()
+
+  /**
+   * @param provenance of the event's generation; undefined where it is not known, and for the agent's
+   *   own events
+   * @returns what differs, with both values, or null when nothing does or nothing can be said: lines
+   *   that were cut, or that ended with their file, are not parsed again
+   */
+  compare(event: AuditEvent, provenance: Provenance | undefined): string | null {
+    const raw = event.rawBuffer.subarray(event.rawStart, event.rawEnd)
+    if (event.gen === '') return ownDifference(event, Buffer.from(raw).toString('utf8'))
+    if (provenance === undefined) return null
+    const line = decodeAgain(event, Buffer.from(raw))
+    if (line === null) return null
+    const { gen, observed_ts: observedUs } = event
+    const derived = this.#parserOf(event).parse(line, provenance, gen, observedUs)
+    return firstDifference(event, derived)
+  }
+
+  #parserOf({ cluster, node }: AuditEvent): LineParser {
+    const key = JSON.stringify([cluster, node])
+    let parser = this.#parsers.get(key)
+    if (parser === undefined) {
+      parser = new LineParser({ cluster, node })
+      this.#parsers.set(key, parser)
+    }
+    return parser
+  }
 }
 
 function firstDifference(stored: AuditEvent, derived: AuditEvent): string | null {
-  const storedValues = new Map<string, unknown>(Object.entries(stored))
-  const derivedValues = new Map<string, unknown>(Object.entries(derived))
   for (const name of derivedColumns) {
-    const was = storedValues.get(name) ?? null
-    const is = derivedValues.get(name) ?? null
+    const was: unknown = Reflect.get(stored, name) ?? null
+    const is: unknown = Reflect.get(derived, name) ?? null
     if (was !== is) return `${name} is ${show(was)}, its line says ${show(is)}`
   }
   return null

@@ -14,7 +14,7 @@ import { type Config, defaultConfig, followConfig } from '../config.ts'
 import { OpsError } from '../errors.ts'
 import { type Node, openNode } from '../node.ts'
 import { runPipeline, sourceOf } from '../pipeline.ts'
-import { columnDifference } from '../rederive.ts'
+import { ColumnComparer } from '../rederive.ts'
 import { readToEnd } from '../tail/read-to-end.ts'
 import { provenanceOf } from '../tail/provenance.ts'
 import { formatCount } from '../terminal/units.ts'
@@ -122,11 +122,12 @@ async function answerText(node: Node, sql: string): Promise<string> {
 }
 
 async function check(root: string, vkey: string): Promise<Verification> {
+  const comparer = new ColumnComparer()
   return verifyLog(evidenceIn(root), {
     vkey,
     expectHead: null,
     deep: true,
-    compare: columnDifference,
+    compare: (event, provenance) => comparer.compare(event, provenance),
   })
 }
 

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { formatUs } from '../clock.ts'
 import { exitStatus, messageOf, OpsError } from '../errors.ts'
-import { columnDifference } from '../rederive.ts'
+import { ColumnComparer } from '../rederive.ts'
 import { startProgress } from '../terminal/progress.ts'
 import { formatBytes, formatCount } from '../terminal/units.ts'
 import { evidenceIn } from '../verify/evidence.ts'
@@ -31,11 +31,12 @@ export async function verify(root: string, options: VerifyCommandOptions): Promi
     })
   }
   const progress = startProgress({ label: 'verify', unit: 'bytes' })
+  const comparer = new ColumnComparer()
   const verification = await verifyLog(evidenceIn(root), {
     vkey: options.key === null ? null : readGiven(options.key).toString('utf8').trim(),
     expectHead: options.expectHead === null ? null : readGiven(options.expectHead),
     deep: options.deep,
-    compare: columnDifference,
+    compare: (event, provenance) => comparer.compare(event, provenance),
     onProgress: ({ bytes, total }) => {
       progress.setTotal(total)
       progress.update(bytes)

@@ -6,7 +6,7 @@ import { Agent } from '../../agent/agent.ts'
 import { EventBuffer } from '../../agent/buffer.ts'
 import { messageOf, OpsError } from '../../agent/errors.ts'
 import { newEvent } from '../../agent/event.ts'
-import { columnDifference } from '../../agent/rederive.ts'
+import { ColumnComparer } from '../../agent/rederive.ts'
 import type { Store } from '../../agent/store/store.ts'
 import type { Chunk, Line } from '../../agent/tail/chunk.ts'
 import { evidenceIn } from '../../agent/verify/evidence.ts'
@@ -77,11 +77,12 @@ function agentOn(store: Store, told: string[] = []): Agent {
 }
 
 async function complaintsOf(vkey: string): Promise<readonly unknown[]> {
+  const comparer = new ColumnComparer()
   const verification = await verifyLog(evidenceIn(root), {
     vkey,
     expectHead: null,
     deep: true,
-    compare: columnDifference,
+    compare: (event, provenance) => comparer.compare(event, provenance),
   })
   return verification.complaints
 }
