@@ -106,18 +106,6 @@ export async function* leafRows(
   }
 }
 
-/** Columns a row has beside those of `AuditEvent`, or under another name there. */
-const notCopied = new Set([
-  'leaf_index',
-  'time',
-  'raw',
-  '_gen',
-  '_offset',
-  '_length',
-  '_ranges',
-  '_stream',
-])
-
 /**
  * All rows as events again, as they were when they were committed, row group after row group.
  *
@@ -133,10 +121,11 @@ export async function* eventGroups(
     const rowEnd = firstRow + Number(group.num_rows)
     const events = Array.from({ length: rowEnd - firstRow }, () => newEvent(0))
     for (const { name } of columns) {
-      if (!present.has(name)) continue
+      const set = setterOf(name)
+      if (set === null || !present.has(name)) continue
       const column = await scan.readColumn({ column: name, rowStart: firstRow, rowEnd })
       const values = plainArray(column, events.length)
-      for (const [row, event] of events.entries()) setColumn(event, name, values[row])
+      for (const [row, event] of events.entries()) set(event, values[row])
     }
     yield { firstRow, events }
     firstRow = rowEnd
@@ -150,19 +139,41 @@ export async function readEvents(opened: Opened): Promise<AuditEvent[]> {
   return all
 }
 
-function setColumn(event: AuditEvent, name: string, value: unknown): void {
-  if (name === 'raw') {
+type Setter = (event: AuditEvent, value: unknown) => void
+
+/** How a column's value goes back into an event; null for columns that say only where the row lies. */
+function setterOf(name: string): Setter | null {
+  const special = specialSetters[name]
+  if (special !== undefined) return special
+  // The column list and the event's fields are one list (`event.ts`); a test holds them together.
+  return (event, value) => {
+    if (value == null) return
+    Reflect.set(event, name, typeof value === 'bigint' ? Number(value) : value)
+  }
+}
+
+const specialSetters: Readonly<Record<string, Setter | null>> = {
+  leaf_index: null,
+  time: null,
+  raw: (event, value) => {
     event.rawBuffer = asBytes(value)
     event.rawEnd = event.rawBuffer.length
-  } else if (name === '_gen') event.gen = asText(value)
-  else if (name === '_offset') event.ranges = asRanges(value, 0, null)
-  else if (name === '_length') event.ranges = asRanges(event.ranges[0], value, null)
-  else if (name === '_ranges' && value != null) event.ranges = asRanges(null, null, value)
-  else if (name === '_stream') event.stream = asStream(value)
-  else if (!notCopied.has(name)) {
-    // The column list and the event's fields are one list (`event.ts`); a test holds them together.
-    Object.assign(event, { [name]: typeof value === 'bigint' ? Number(value) : (value ?? null) })
-  }
+  },
+  _gen: (event, value) => {
+    event.gen = asText(value)
+  },
+  _stream: (event, value) => {
+    event.stream = asStream(value)
+  },
+  _offset: (event, value) => {
+    event.ranges = asRanges(value, 0, null)
+  },
+  _length: (event, value) => {
+    event.ranges = asRanges(event.ranges[0], value, null)
+  },
+  _ranges: (event, value) => {
+    if (value != null) event.ranges = asRanges(null, null, value)
+  },
 }
 
 function scanOf(opened: Opened): Promise<ParquetScan> {

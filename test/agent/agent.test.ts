@@ -82,7 +82,7 @@ async function complaintsOf(vkey: string): Promise<readonly unknown[]> {
     vkey,
     expectHead: null,
     deep: true,
-    compare: (event, provenance) => comparer.compare(event, provenance),
+    compare: (event, from) => comparer.compare(event, from),
   })
   return verification.complaints
 }
