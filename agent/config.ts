@@ -36,6 +36,11 @@ const share = z.string().transform((text, context): Size => {
   return z.NEVER
 })
 
+const listen = z.string().refine((text) => listenAddress(text) !== null, {
+  message:
+    'a loopback address with a port, such as 127.0.0.1:7575 or [::1]:7575, until TLS is configured',
+})
+
 const trust = z.enum(['proxy', 'control_plane', 'api_server', 'none'])
 
 const schema = z.strictObject({
@@ -78,7 +83,7 @@ const schema = z.strictObject({
   http: z
     .strictObject({
       /** `host:port`; anything but a loopback address is refused until TLS is configured. */
-      listen: z.string().default('127.0.0.1:7575'),
+      listen: listen.default('127.0.0.1:7575'),
       /** Whether health, version, checkpoint and tiles need no token. None of them carries a line. */
       open: z.boolean().default(true),
     })
@@ -143,7 +148,7 @@ export function parseConfig(text: string, path: string, hostname: string): Confi
   })
   throw refusal(
     problems.join('\n'),
-    'meshtrail config show prints every field with its default and meaning',
+    'meshtrail config show prints every field with its default, the README what each means',
   )
 }
 
@@ -203,6 +208,36 @@ function positionOf(
 
 function withNode(config: z.infer<typeof schema>, hostname: string): Config {
   return { ...config, node: config.node ?? process.env['NODE_NAME'] ?? hostname }
+}
+
+/** @returns null for anything but a loopback address with a port: without TLS tokens would travel readable */
+export function listenAddress(
+  text: string,
+): { readonly host: string; readonly port: number } | null {
+  const match = /^(?:\[([0-9a-f:]+)\]|([^:]+)):(\d{1,5})$/i.exec(text)
+  const host = match?.[1] ?? match?.[2]
+  const port = Number(match?.[3])
+  if (host === undefined || port > 65_535) return null
+  const isLoopback = host === '::1' || host === 'localhost' || /^127\.\d+\.\d+\.\d+$/.test(host)
+  return isLoopback ? { host, port } : null
+}
+
+/** The configuration as a file would state it, defaults included. */
+export function configFile(config: Config): unknown {
+  const { bytesMax } = config.data
+  return {
+    ...config,
+    data: {
+      ...config.data,
+      bytesMax: bytesMax.kind === 'bytes' ? `${bytesMax.bytes}B` : `${bytesMax.fraction * 100}%`,
+    },
+    query: {
+      ...config.query,
+      timeout: `${config.query.timeout}ms`,
+      memory: `${config.query.memory}B`,
+    },
+    commitAge: `${config.commitAge}ms`,
+  }
 }
 
 /** What the tail is told; paths become absolute. */

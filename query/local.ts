@@ -234,9 +234,21 @@ export class QueryRunner implements AsyncDisposable {
       // A spare only saves time: the next query starts its own child, and says why it cannot.
       return
     }
+    void this.#giveUpWhenIdle(this.#spare)
+  }
+
+  /** Idle time counts from when the child is ready: a slow machine would else kill it while it starts. */
+  async #giveUpWhenIdle(spare: QueryChild): Promise<void> {
+    try {
+      await spare.ready()
+    } catch {
+      return
+    }
+    if (spare !== this.#spare || this.#closed) return
     clearTimeout(this.#spareTimer)
     this.#spareTimer = setTimeout(() => {
-      this.#spare?.kill('cancelled')
+      if (spare !== this.#spare) return
+      spare.kill('cancelled')
       this.#spare = undefined
     }, this.#settings.spareIdleMs)
     this.#spareTimer.unref()

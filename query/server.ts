@@ -81,7 +81,7 @@ export function createServer(options: ServerOptions): Hono<Env> {
       const caller = await options.auth.authenticate(c.req.header('authorization'))
       if (caller === null) {
         throw new OpsError('unauthenticated', 'this route needs a valid bearer token', {
-          hint: 'send Authorization: Bearer <token>; meshtrail token makes one',
+          hint: 'send Authorization: Bearer <token>; the agent keeps its token in <data>/keys/token',
         })
       }
       if (!roles.includes(caller.role)) {

@@ -1,7 +1,7 @@
 /** `meshtrail config check | show`. */
 import { hostname } from 'node:os'
 import { stringify } from 'yaml'
-import { defaultConfig, followConfig, loadConfig } from '../config.ts'
+import { configFile, defaultConfig, followConfig, loadConfig } from '../config.ts'
 import { listFiles } from '../tail/discover.ts'
 import { formatBytes } from '../terminal/units.ts'
 import { facts, tell, writeJson, writeOut } from './output.ts'
@@ -37,5 +37,5 @@ export async function checkConfig(path: string, json: boolean): Promise<void> {
 
 export function showConfig(path: string | null): void {
   const config = path === null ? defaultConfig(hostname()) : loadConfig(path, hostname())
-  writeOut(stringify(config))
+  writeOut(stringify(configFile(config)))
 }

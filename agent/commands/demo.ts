@@ -163,7 +163,7 @@ async function stayOpen(config: Config, node: Node): Promise<void> {
   writeOut(
     `\nServing the API on ${url} until Ctrl-C, for example:\n` +
       `  curl -s ${url}/v1/query -H 'Authorization: Bearer ${token}' \\\n` +
-      `    -d "SELECT verdict, reason, count(*) FROM events GROUP BY ALL"\n`,
+      `    -H 'Content-Type: text/plain' -d "SELECT verdict, reason, count(*) FROM events GROUP BY ALL"\n`,
   )
   await new Promise<void>((resolvePromise) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const)

@@ -145,8 +145,6 @@ function queryCommand(): Command {
         'json',
         'ndjson',
         'csv',
-        'parquet',
-        'arrow',
       ]),
     )
     .option('--json', 'the same as --format json')

@@ -8,7 +8,7 @@ import { QueryRunner } from '../../query/local.ts'
 import { createServer } from '../../query/server.ts'
 import { LocalSource, type Prepared } from '../../query/source.ts'
 import { formatUs } from '../clock.ts'
-import type { Config } from '../config.ts'
+import { type Config, listenAddress } from '../config.ts'
 import { messageOf, OpsError } from '../errors.ts'
 import { encodeBase64 } from '../log/encoding.ts'
 import type { Node } from '../node.ts'
@@ -23,11 +23,13 @@ export type Served = AsyncDisposable & { readonly url: string; readonly token: s
 
 /**
  * @param tail null where no files are followed
- * @throws {OpsError} `configuration` for an address that may not be served without TLS, or is taken
+ * @throws {OpsError} `configuration` when the address is taken
  */
 export async function serve(config: Config, node: Node, tail: Tail | null): Promise<Served> {
   const { agent, store } = node
-  const { host, port } = listenAddress(config.http.listen)
+  const address = listenAddress(config.http.listen)
+  if (address === null) throw new Error(`BUG: http.listen is ${config.http.listen}`)
+  const { host, port } = address
   const token = readToken(config.data.path)
   const runner = new QueryRunner({
     command: selfCommand(),
@@ -100,23 +102,6 @@ function startServer(
       },
     )
   }
-}
-
-function listenAddress(listen: string): { host: string; port: number } {
-  const match = /^(?:\[([0-9a-f:]+)\]|([^:]+)):(\d{1,5})$/i.exec(listen)
-  const host = match?.[1] ?? match?.[2]
-  const port = Number(match?.[3])
-  if (host === undefined || port > 65_535) {
-    throw new OpsError('configuration', `http.listen is "${listen}", allowed: host:port`, {
-      hint: 'write an address such as 127.0.0.1:7575 or [::1]:7575',
-    })
-  }
-  if (host !== '::1' && host !== 'localhost' && !/^127\.\d+\.\d+\.\d+$/.test(host)) {
-    throw new OpsError('configuration', `http.listen ${listen} is not a loopback address`, {
-      hint: 'serve 127.0.0.1 until TLS is configured: tokens and log lines would travel readable',
-    })
-  }
-  return { host, port }
 }
 
 const tokenName = 'keys/token'

@@ -286,7 +286,19 @@ const cases: readonly Case[] = [
   ['SELECT count(COLUMNS(*)) FROM (SELECT method, path FROM events)', [[1000, 1000]]],
   [
     'SELECT * EXCLUDE (log_origin, attributes) REPLACE (upper(level) AS level) FROM findings',
-    [[1005, '2026-11-20T10:00:00.000000Z', 'r-1', 'Denied often', 'HIGH', `${origin}@10`]],
+    [
+      [
+        1005,
+        '2026-11-20T10:00:00.000000Z',
+        'r-1',
+        'Denied often',
+        'HIGH',
+        `${origin}@10`,
+        null,
+        null,
+        null,
+      ],
+    ],
   ],
   ['SELECT who, sql, rows, elapsed_ms, status FROM access', [['alice', 'SELECT 1', 1, 2.5, 'ok']]],
   ["SELECT attributes->>'event' FROM lifecycle", [['started']]],
