@@ -45,7 +45,7 @@ import {
 import { readLogName } from './log-name.ts'
 import { isBelow, type OpenFile, openLogFile, readRange } from './open-file.ts'
 import type { OnProblem, TailProblem } from './problem.ts'
-import { gunzipFile, StreamReader } from './stream-reader.ts'
+import { gunzipFile, gzipHead, StreamReader } from './stream-reader.ts'
 import { watchPods } from './watch.ts'
 
 export type TailOptions = {
@@ -198,7 +198,7 @@ export class Tail implements AsyncDisposable {
   /**
    * The next chunk, or an idle one when nothing came for `idleMs` or `signal` is aborted.
    *
-   * A chunk without lines and gaps says that a generation is finished. Whoever commits a chunk's lines
+   * A chunk without lines and gaps says that a generation was found, or is finished. Whoever commits a chunk's lines
    * and gaps commits its cursor with them, and only then; a tail made from older cursors hands out
    * again exactly what those do not cover. One call at a time.
    */
@@ -591,9 +591,10 @@ export class Tail implements AsyncDisposable {
 
     const wanted = new Set<string>()
     for (const { cursor } of missing) if (cursor !== null) wanted.add(keyOf(cursor))
-    // Inode numbers first, for a copy must not take the original's cursor; compressed files last.
+    // Inode numbers first, for a copy must not take the original's cursor; compressed files last, and
+    // of these the oldest first, whosever they are: they are the next to be deleted.
     const rank = (found: FoundFile): number => (found.gzip ? 2 : wanted.has(keyOf(found)) ? 0 : 1)
-    for (const found of unknown.toSorted((a, b) => rank(a) - rank(b))) {
+    for (const found of unknown.toSorted((a, b) => rank(a) - rank(b) || ageOf(a) - ageOf(b))) {
       await this.#admit(found, listing.roots, isFirst)
     }
 
@@ -671,6 +672,9 @@ export class Tail implements AsyncDisposable {
       } else {
         const reader = this.#begin(followed, head.subarray(0, length))
         if (isSkipped) this.#skip(followed, reader, reader.skip(followed.rotated))
+        else if (followed.rotated) {
+          this.#announce(reader.generation, reader.cursor(this.#options.clock.nowUs(), false))
+        }
       }
     }
     this.#follow(followed)
@@ -687,8 +691,7 @@ export class Tail implements AsyncDisposable {
   #match(followed: Followed, bytes: Buffer): 'settled' | 'resumed' | 'new' {
     const { file } = followed
     const head = new Head(bytes)
-    for (const cursor of this.#candidates(followed)) {
-      if (!head.matches(cursor)) continue
+    for (const cursor of this.#candidates(followed, head)) {
       // "{" identifies nothing: such a beginning counts only for the same file.
       const isFull = isFullFingerprint(bytes.subarray(0, cursor.fingerprintBytes))
       if (!isFull && keyOf(cursor) !== followed.key && cursor.path !== followed.path) continue
@@ -724,12 +727,14 @@ export class Tail implements AsyncDisposable {
   }
 
   /** Cursors whose content may be in this file: its own inode's first, then those read furthest. */
-  #candidates(followed: Followed): Cursor[] {
+  #candidates(followed: Followed, head: Head): Cursor[] {
     const family = familyOf(followed.provenance, followed.livePath)
     const isOwn = (cursor: Cursor): boolean => keyOf(cursor) === followed.key
     return this.#known
       .of(followed.provenance)
       .filter((cursor) => {
+        // First what rules out nearly all of them: a start asks for every file and every cursor.
+        if (!head.matches(cursor)) return false
         const other = familyOfCursor(cursor)
         return other === null || other === family || isOwn(cursor)
       })
@@ -794,8 +799,7 @@ export class Tail implements AsyncDisposable {
   async #admitStream(followed: Followed, isSkipped: boolean): Promise<boolean> {
     const { file, path, provenance } = followed
     try {
-      await using stream = gunzipFile(file.fd)
-      const bytes = Buffer.from(await stream.peek(fingerprintBytesMax))
+      const bytes = gzipHead(file.fd, fingerprintBytesMax) ?? (await peekStream(file.fd))
       followed.head = bytes.subarray(0, fingerprintLength(bytes) ?? bytes.length)
       const isDone = bytes.length === 0 || (await this.#matchStream(followed, new Head(bytes)))
       if (isDone) {
@@ -823,7 +827,9 @@ export class Tail implements AsyncDisposable {
       return false
     }
     this.#attach(followed, generation, null)
-    this.#known.set(freshCursor(generation, fingerprint, file, this.#options.clock.nowUs()))
+    const cursor = freshCursor(generation, fingerprint, file, this.#options.clock.nowUs())
+    this.#known.set(cursor)
+    this.#announce(generation, cursor)
     this.#follow(followed)
     return true
   }
@@ -831,8 +837,7 @@ export class Tail implements AsyncDisposable {
   /** Like `#match`. @returns whether it is decided; `followed` has a reader if there is more to read */
   async #matchStream(followed: Followed, head: Head): Promise<boolean> {
     const { file } = followed
-    for (const cursor of this.#candidates(followed)) {
-      if (!head.matches(cursor)) continue
+    for (const cursor of this.#candidates(followed, head)) {
       const open = this.#openWith(cursor)
       if (open !== undefined) {
         if (open.gzip) continue
@@ -863,6 +868,14 @@ export class Tail implements AsyncDisposable {
       return true
     }
     return false
+  }
+
+  /**
+   * Has a rotated file known from the moment it is found: should it be deleted before it had its turn,
+   * through however many crashes, then it is missed and becomes a gap.
+   */
+  #announce(generation: Generation, cursor: Cursor): void {
+    this.#outbox.push({ generation, lines: [], gaps: [], cursor })
   }
 
   #skip(followed: Followed, reader: FileReader | StreamReader, to: number): void {
@@ -1064,6 +1077,16 @@ export class Tail implements AsyncDisposable {
   #report(code: TailProblem['code'], path: string, message: string): void {
     this.#onProblem({ code, path, message })
   }
+}
+
+/** Of plain files none is in a hurry. */
+function ageOf(found: FoundFile): number {
+  return found.gzip ? found.mtimeMs : 0
+}
+
+async function peekStream(fd: number): Promise<Buffer> {
+  await using stream = gunzipFile(fd)
+  return Buffer.from(await stream.peek(fingerprintBytesMax))
 }
 
 function keyOf(file: { readonly dev: number; readonly ino: number }): string {
