@@ -97,8 +97,11 @@ const schema = z.strictObject({
       running: z.number().int().min(1).max(64).default(2),
     })
     .prefault({}),
-  /** The longest a line waits for its commit. More means less work on a quiet node, and more to re-read. */
-  commitAge: duration.prefault('900ms'),
+  /**
+   * The longest a line waits for its commit once it was read. More means less work on a quiet node, and
+   * more to re-read. With a poll before it, another after it and the writing, 800 ms make it one second.
+   */
+  commitAge: duration.prefault('800ms'),
 })
 
 export type Config = z.infer<typeof schema> & { readonly node: string }
@@ -220,24 +223,6 @@ export function listenAddress(
   if (host === undefined || port > 65_535) return null
   const isLoopback = host === '::1' || host === 'localhost' || /^127\.\d+\.\d+\.\d+$/.test(host)
   return isLoopback ? { host, port } : null
-}
-
-/** The configuration as a file would state it, defaults included. */
-export function configFile(config: Config): unknown {
-  const { bytesMax } = config.data
-  return {
-    ...config,
-    data: {
-      ...config.data,
-      bytesMax: bytesMax.kind === 'bytes' ? `${bytesMax.bytes}B` : `${bytesMax.fraction * 100}%`,
-    },
-    query: {
-      ...config.query,
-      timeout: `${config.query.timeout}ms`,
-      memory: `${config.query.memory}B`,
-    },
-    commitAge: `${config.commitAge}ms`,
-  }
 }
 
 /** What the tail is told; paths become absolute. */

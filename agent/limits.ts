@@ -13,7 +13,7 @@ export const sweepRows = 16_384
 /** Under full load rules look at so many rows at once; less than a second's worth. */
 export const rulesRowsMax = 32_768
 /** The longest a line waits for its commit when nobody asks. */
-export const commitAgeMs = 900
+export const commitAgeMs = 800
 /** The longest a query waits for the tail to reach what was written before it. */
 export const catchUpMs = 1000
 /** What identifies a file's content is its first line, at most this much of it: enough for any timestamp. */
@@ -28,6 +28,8 @@ export const scanBytesMax = 16 << 20
 export const compareBytesMax = 64 << 20
 /** A finished generation not seen on disk for this long is forgotten; rotated files live shorter. */
 export const forgetFinishedMs = 24 * 3600 * 1000
+/** Room a commit leaves for what is signed over it: head, checkpoint, their twins, and a few tiles. */
+export const statementBytesMax = 32 * 1024
 /** A larger page is refused unread: ours hold a batch at most, and a hostile one would fill the memory. */
 export const pageBytesMax = 128 << 20
 /** A part of at least so many rows is copied into its segment as a row group of its own. */

@@ -26,4 +26,13 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   process.exit(exitStatus.ok)
 })
 
-process.exit(await main(process.argv.slice(2)))
+/** Resolves when the reader has everything: a pipe takes 64 KiB at a time, and exiting drops the rest. */
+function written(stream: NodeJS.WriteStream): Promise<void> {
+  return new Promise((resolve) => {
+    stream.end(() => resolve())
+  })
+}
+
+const status = await main(process.argv.slice(2))
+await Promise.all([written(process.stdout), written(process.stderr)])
+process.exit(status)

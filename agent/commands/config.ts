@@ -1,9 +1,9 @@
 /** `meshtrail config check | show`. */
 import { hostname } from 'node:os'
 import { stringify } from 'yaml'
-import { configFile, defaultConfig, followConfig, loadConfig } from '../config.ts'
+import { type Config, defaultConfig, followConfig, loadConfig } from '../config.ts'
 import { listFiles } from '../tail/discover.ts'
-import { formatBytes } from '../terminal/units.ts'
+import { formatBytes, type Size } from '../terminal/units.ts'
 import { facts, tell, writeJson, writeOut } from './output.ts'
 
 export async function checkConfig(path: string, json: boolean): Promise<void> {
@@ -37,5 +37,45 @@ export async function checkConfig(path: string, json: boolean): Promise<void> {
 
 export function showConfig(path: string | null): void {
   const config = path === null ? defaultConfig(hostname()) : loadConfig(path, hostname())
-  writeOut(stringify(configFile(config)))
+  writeOut(stringify(asWritten(config)))
+}
+
+/** Durations and sizes as a configuration file has them: what is printed can be saved and used. */
+function asWritten(config: Config): object {
+  const { data, query, commitAge } = config
+  return {
+    ...config,
+    data: { ...data, bytesMax: sizeText(data.bytesMax) },
+    query: {
+      ...query,
+      timeout: inUnits(query.timeout, durationUnits),
+      memory: inUnits(query.memory, byteUnits),
+    },
+    commitAge: inUnits(commitAge, durationUnits),
+  }
+}
+
+function sizeText(size: Size): string {
+  if (size.kind === 'bytes') return inUnits(size.bytes, byteUnits)
+  return `${Number((size.fraction * 100).toPrecision(12))}%`
+}
+
+type Units = readonly (readonly [unit: string, size: number])[]
+const durationUnits: Units = [
+  ['h', 3_600_000],
+  ['m', 60_000],
+  ['s', 1000],
+  ['ms', 1],
+]
+const byteUnits: Units = [
+  ['GiB', 2 ** 30],
+  ['MiB', 2 ** 20],
+  ['KiB', 2 ** 10],
+  ['B', 1],
+]
+
+/** In the largest unit of which it is a whole number. */
+function inUnits(value: number, units: Units): string {
+  const [unit, size] = units.find(([, each]) => value % each === 0) ?? units.at(-1) ?? ['', 1]
+  return `${value / size}${unit}`
 }

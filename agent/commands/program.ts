@@ -1,7 +1,7 @@
 /** The command line: every command with its options and examples. What a command does is in its own file. */
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Argument, Command, InvalidArgumentError, Option } from 'commander'
 import { buildInfo } from '../runtime/build-info.ts'
-import { completionScript, shells } from '../terminal/completion.ts'
+import { completionScript, type Shell, shells } from '../terminal/completion.ts'
 import { parseDuration } from '../terminal/units.ts'
 import { writeOut } from './output.ts'
 
@@ -320,7 +320,7 @@ function configCommand(): Command {
 function completionCommand(program: Command): Command {
   return new Command('completion')
     .description('print a completion script for a shell')
-    .argument('<shell>', shells.join(', '))
+    .addArgument(new Argument('<shell>', 'whose script').choices(shells))
     .addHelpText(
       'after',
       examples(
@@ -328,12 +328,7 @@ function completionCommand(program: Command): Command {
         'meshtrail completion fish > ~/.config/fish/completions/meshtrail.fish',
       ),
     )
-    .action((name: string) => {
-      const shell = shells.find((known) => known === name)
-      if (shell === undefined)
-        throw new InvalidArgumentError(`no shell ${name}: ${shells.join(', ')}`)
-      writeOut(completionScript(program, shell))
-    })
+    .action((shell: Shell) => writeOut(completionScript(program, shell)))
 }
 
 function wholeNumber(text: string): number {

@@ -13,6 +13,9 @@ import { serve } from './serve.ts'
 
 export type RunOptions = { readonly config: string | null; readonly data: string | null }
 
+/** How often a quiet tail lets the pipeline look whether a commit is due, ms; it polls as often. */
+const idleMs = 50
+
 export async function run(options: RunOptions): Promise<void> {
   const config = configFor(options)
   const stop = new AbortController()
@@ -36,6 +39,7 @@ export async function run(options: RunOptions): Promise<void> {
     cursors: node.store.cursors,
     from: config.logs.from,
     clock: systemClock,
+    idleMs,
     onProblem: (problem) => tell(`${problem.path}: ${problem.message}`),
   })
   following = tail

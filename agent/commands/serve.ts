@@ -73,8 +73,9 @@ export async function serve(config: Config, node: Node, tail: Tail | null): Prom
     open: config.http.open,
     onBug: (thrown) => tell(`bug: ${messageOf(thrown)}`),
   })
-  await runner.prewarm()
   const server = startServer(host, port, app.fetch)
+  // Only the first question waits for its child: capture must not.
+  runner.prewarm().catch((thrown: unknown) => tell(`no query process: ${messageOf(thrown)}`))
   return {
     url: `http://${host.includes(':') ? `[${host}]` : host}:${server.port}`,
     token,

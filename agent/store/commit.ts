@@ -11,6 +11,7 @@ import { dateOfUs } from '../clock.ts'
 import { OpsError } from '../errors.ts'
 import type { AuditEvent } from '../event.ts'
 import { signCheckpoint } from '../log/checkpoint.ts'
+import { statementBytesMax } from '../limits.ts'
 import { encodeHex } from '../log/encoding.ts'
 import { LeafHasher } from '../log/entry.ts'
 import { hashBytes } from '../log/merkle.ts'
@@ -75,7 +76,7 @@ export function commit(
     totals,
     checkpoint: log.checkpoint,
   })
-  if (log.bytes + bytes.length > bytesMax) {
+  if (log.bytes + bytes.length + statementBytesMax > bytesMax) {
     throw new OpsError(
       'disk_full',
       `data.bytesMax of ${bytesMax} bytes is used up: ${log.bytes} are on disk, the next commit needs ${bytes.length}`,

@@ -157,11 +157,11 @@ describe('store', () => {
     const source = new SampleSource()
     let batch
     {
-      await using store = await openStore(root, { bytesMax: 10_000 })
+      await using store = await openStore(root, { bytesMax: 40_000 })
       store.commit(source.batch(10))
       batch = source.batch(500)
       const full = batch
-      expect(() => store.commit(full)).toThrow('data.bytesMax of 10000 bytes is used up')
+      expect(() => store.commit(full)).toThrow('data.bytesMax of 40000 bytes is used up')
       expect(store.size).toBe(10)
       ranRules(store)
       await checkEverything(store, 10)
