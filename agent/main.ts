@@ -22,8 +22,9 @@ async function main(argv: readonly string[]): Promise<number> {
 
 // Whoever closes the pipe early (`| head`) has what they wanted.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error
-  process.exit(exitStatus.ok)
+  if (error.code === 'EPIPE') process.exit(exitStatus.ok)
+  process.stderr.write(`error: the result cannot be written: ${error.message}\n`)
+  process.exit(exitStatus.disk)
 })
 
 /** Resolves when the reader has everything: a pipe takes 64 KiB at a time, and exiting drops the rest. */

@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { NodeFolder, type RunningNode, startNode } from '../end-to-end/node.ts'
 import { criLine } from '../faults/lines.ts'
-import { meshtrail, meshtrailOk } from './command.ts'
+import { meshtrailBinary } from '../packaging/built-binary.ts'
+import { meshtrail, meshtrailOk, testEnvironment } from './command.ts'
 
 let folder: NodeFolder
 let node: RunningNode
@@ -105,6 +106,27 @@ describe('query', () => {
       'csv',
     ])
     expect(found.trim().split(/\r?\n/)).toEqual(['n', '2'])
+  }, 30_000)
+
+  test('hands a slow reader the whole answer, and is content with one that leaves', async () => {
+    const args = ['query', `SELECT repeat('x', 10000) FROM range(300)`, '--data', local, '--json']
+    const binary = await meshtrailBinary()
+    const child = Bun.spawn([binary, ...args], { env: testEnvironment(), stdout: 'pipe' })
+    // The pipe is full long before anybody reads it.
+    await Bun.sleep(1500)
+    const whole = answer.parse(JSON.parse(await new Response(child.stdout).text()))
+    expect([whole.row_count, whole.rows.length, await child.exited]).toEqual([300, 300, 0])
+
+    const pipe = [`"$0" "$@" | head -c 10; echo " \${PIPESTATUS[0]}"`, binary, ...args]
+    const left = Bun.spawnSync(['bash', '-c', ...pipe], { env: testEnvironment() })
+    expect([left.stdout.toString(), left.stderr.toString()]).toEqual(['{"columns" 0\n', ''])
+    const full = Bun.spawnSync(['bash', '-c', `"$0" "$@" > /dev/full`, binary, ...args], {
+      env: testEnvironment(),
+    })
+    expect([full.exitCode, full.stderr.toString()]).toEqual([
+      74,
+      expect.stringContaining('no space'),
+    ])
   }, 30_000)
 
   test('says so when a limit cut the answer', async () => {

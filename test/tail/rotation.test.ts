@@ -11,6 +11,7 @@ import {
   symlinkSync,
   truncateSync,
   unlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -163,6 +164,43 @@ describe('rename rotation', () => {
     await node.readAll()
     expect(sortedContents(node)).toEqual(['a', 'b', 'c'])
     expect([...node.ledger.cursors.values()].filter((cursor) => cursor.finished)).toHaveLength(2)
+  })
+
+  test('a rotated file that was found, and deleted before its turn while the agent crashed, is a gap', async () => {
+    using node = new TestNode()
+    const older = node.log('0.log.20251231-120000.gz')
+    writeFileSync(node.log(), 'c\n')
+    writeFileSync(node.log(rotatedName), 'b\n')
+    writeFileSync(older, gzipSync('a\n'))
+    {
+      await using tail = node.tail()
+      // The scan makes both rotated files known; nothing of them is read before the crash.
+      for (let found = 0; found < 2; found++) node.ledger.take(await tail.next(never))
+      node.ledger.commit()
+      expect(node.ledger.lines).toEqual([])
+    }
+    unlinkSync(older)
+    unlinkSync(node.log(rotatedName))
+    await node.readAll()
+    expect(sortedContents(node)).toEqual(['c'])
+    const gaps = node.ledger.gaps.map(({ path, from, to }) => ({ path, from, to }))
+    expect(gaps.toSorted((a, b) => (a.path < b.path ? -1 : 1))).toEqual([
+      { path: older, from: 0, to: null },
+      { path: node.log(rotatedName), from: 0, to: null },
+    ])
+    node.ledger.checkConservation()
+  })
+
+  test('the oldest compressed file is read first, whosever it is', async () => {
+    using node = new TestNode()
+    const names = ['shop_a_1', 'shop_b_2', 'shop_c_3']
+    for (const [age, pod] of names.entries()) {
+      const path = node.log('0.log.20251231-120000.gz', 'istio-proxy', pod)
+      writeFileSync(path, gzipSync(`${pod}\n`))
+      utimesSync(path, 1_700_000_000 - age, 1_700_000_000 - age)
+    }
+    await node.readAll()
+    expect(node.ledger.contents()).toEqual(names.toReversed())
   })
 
   test('compressing and unlinking a file that is open repeats nothing', async () => {
