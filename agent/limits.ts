@@ -8,8 +8,8 @@ export const chunkBytesMax = 256 * 1024
 export const batchRowsMax = 8192
 /** Raw bytes held in memory before they must be committed. */
 export const batchBytesMax = 8 << 20
-/** Garbage of so many rows is collected at once: more would go beyond 256 MiB, less costs more CPU. */
-export const sweepRows = 16_384
+/** Garbage of so many rows is collected at once: twice as many saves 4 % of the CPU and peaks above 256 MB. */
+export const sweepRows = 8192
 /** Under full load rules look at so many rows at once; less than a second's worth. */
 export const rulesRowsMax = 32_768
 /** The longest a line waits for its commit when nobody asks. */
