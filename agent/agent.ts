@@ -188,6 +188,9 @@ export class Agent {
       const relation = await engine.open(parts.map((part) => this.store.absolute(part.path)))
       const findings = await detector.detect(engine.query, relation, leaf, end - 1)
       const observedUs = this.#options.clock.nowUs()
+      // Lines of yesterday first, as they are: how far rules have run must not become durable with them,
+      // before the findings of today.
+      if (!this.#buffer.accepts(observedUs) && !this.#commitOnce()) return
       for (const finding of findings) {
         this.counters.findings++
         this.#add(findingEvent(finding, this.store.identity.origin, observedUs))

@@ -15,9 +15,11 @@ import { metadataKey, rangesOf } from './part.ts'
 export type ParquetFile = AsyncBuffer
 
 export function memoryFile(bytes: Uint8Array): ParquetFile {
-  // A copy, because an `ArrayBuffer` of exactly these bytes is what the reader slices.
-  const owned = new Uint8Array(bytes).buffer
-  return { byteLength: owned.byteLength, slice: (start, end) => owned.slice(start, end) }
+  return {
+    byteLength: bytes.length,
+    // The reader wants an `ArrayBuffer` of exactly the slice.
+    slice: (start, end) => new Uint8Array(bytes.subarray(start, end)).buffer,
+  }
 }
 
 /** A file on disk; the caller deletes or replaces it only after it is done. */

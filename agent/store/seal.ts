@@ -186,6 +186,7 @@ async function writeSegment(
     }
 
     for (const part of parts) {
+      await captureTurn()
       const bytes = readPart(log.root, part)
       const opened = await openParquet(memoryFile(bytes))
       if (!opened.ok) throw changed(part, opened.problem)
@@ -232,6 +233,13 @@ async function writeSegment(
     rmSync(path, { force: true })
     throw thrown
   }
+}
+
+/** Reading a part awaits nothing but memory: without this, capture would wait for the whole seal. */
+function captureTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve)
+  })
 }
 
 function readPart(root: string, part: PartRef): Uint8Array {
