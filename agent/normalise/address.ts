@@ -17,7 +17,7 @@ const v6 = /^[0-9A-Fa-f:.]{2,45}(?:%[0-9A-Za-z._-]{1,32})?$/
 
 /**
  * `10.0.0.1:80`, `[2a02::7]:3000`, `10.0.0.1`, `envoy://connect_originate/10.0.0.1:80`.
- * @see log-formats 1.2, fields 16 to 20, and section 3
+ * @see envoy docs/root/configuration/observability/access_log/usage.rst
  */
 export function parseAddress(text: string): Address | null {
   const colon = text.lastIndexOf(':')

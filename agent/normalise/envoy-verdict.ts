@@ -21,7 +21,7 @@
  * 9. Anything else, a TCP connection without flag included → allowed. Where a dry-run policy would
  *    have refused → `would_deny`.
  *
- * @see log-formats 1.5 to 1.9
+ * @see envoy source/extensions/filters/common/rbac/utility.cc; istio pilot/pkg/security/authz
  */
 import type { AuditEvent, DecidedBy, Reason, Verdict } from '../event.ts'
 import { parsePolicyId, parseRbacDenial } from './rbac.ts'

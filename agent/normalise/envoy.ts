@@ -1,7 +1,7 @@
 /**
  * Turns an Envoy access log record into the columns of an event, the same way for JSON and text.
  *
- * A line speaks for the pod it comes from, no further (invariant 6): from an untrusted file neither
+ * A line speaks for the pod it comes from, no further: from an untrusted file neither
  * verdict nor any identity is taken, and what it claimed stays in `attributes`.
  *
  * Decided here:

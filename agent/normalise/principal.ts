@@ -25,7 +25,7 @@ const anySpiffe = /^spiffe:\/\/[^/\s,"]+(?:\/[^\s,"]+)?$/
  *
  * A URI of another scheme stays the principal, without a kind.
  *
- * @see log-formats 1.8; Istio's `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`
+ * @see Istio's `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`
  */
 export const principalOfUriSan: (text: string) => Principal | null = remember(4096, (text) => {
   if (text.length > spiffeLengthMax) return null

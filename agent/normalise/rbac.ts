@@ -25,7 +25,7 @@ const convertedPrefix = 'converted_peer_authentication_'
 /**
  * @param details RESPONSE_CODE_DETAILS (HTTP) or CONNECTION_TERMINATION_DETAILS (TCP)
  * @returns null when these are not the words of the RBAC filter
- * @see log-formats 1.5
+ * @see istio pilot/pkg/security/authz/builder/builder.go
  */
 export function parseRbacDenial(details: string): RbacDenial | null {
   return details.startsWith('rbac_access_denied') ? parseCached(details) : null

@@ -37,7 +37,7 @@ const failed = (reason: Reason | null): FlagMeaning => ({
 /**
  * Most telling first: a refusal outweighs the failures it is printed with.
  * DI, RFCF are left out: a delay and an answer from the cache refuse nothing.
- * @see envoy source/common/stream_info/utility.h; log-formats 1.6
+ * @see envoy source/common/stream_info/utility.h
  */
 const meanings: readonly (readonly [string, FlagMeaning])[] = [
   ['UAEX', refused('ext_authz_denied')],

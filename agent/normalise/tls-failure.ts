@@ -25,7 +25,7 @@ const textLengthMax = 8192
 /**
  * @param text UPSTREAM_ or DOWNSTREAM_TRANSPORT_FAILURE_REASON, or RESPONSE_CODE_DETAILS with a copy
  * in braces; with blanks or with underscores in their place
- * @see envoy source/common/tls/ssl_socket.cc; log-formats 1.7
+ * @see envoy source/common/tls/ssl_socket.cc
  */
 export function parseTlsFailure(text: string): TlsFailure | null {
   if (!text.includes('TLS')) return null

@@ -26,7 +26,7 @@ const none: UpstreamCluster = {
   namespace: null,
 }
 
-/** @see log-formats 1.2, field 17: a trailing `;` comes from alt_stat_name in Istio 1.23 and 1.24 */
+/** A trailing `;` comes from alt_stat_name in Istio 1.23 and 1.24. */
 export const parseUpstreamCluster: (text: string) => UpstreamCluster = remember(8192, (raw) => {
   const text = raw.endsWith(';') ? raw.slice(0, -1) : raw
   if (text === 'BlackHoleCluster') {

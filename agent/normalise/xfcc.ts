@@ -17,7 +17,7 @@ const elementsMax = 64
 
 /**
  * @returns the elements in order, or null when the text does not follow the grammar
- * @see envoy docs/root/configuration/http/http_conn_man/headers.rst; log-formats 1.8
+ * @see envoy docs/root/configuration/http/http_conn_man/headers.rst
  */
 export function parseXfcc(text: string): readonly XfccElement[] | null {
   const elements: XfccElement[] = []

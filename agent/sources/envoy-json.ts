@@ -4,7 +4,7 @@
  * Keys are resolved once for each key shape (the same keys in the same order), not for each line. What
  * a format means is decided by its keys alone, so that a line reads the same whatever came before it.
  *
- * @see log-formats 1.3, 1.10, 8.2
+ * @see istio pilot/pkg/model/telemetry_logging.go; envoy gateway's proxy access log documentation
  */
 import type { AuditEvent } from '../event.ts'
 import { normaliseEnvoy } from '../normalise/envoy.ts'

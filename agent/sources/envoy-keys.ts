@@ -7,7 +7,7 @@
 import { type FieldName, field } from '../normalise/envoy-record.ts'
 
 /**
- * Istio's default and extended format (log-formats 1.3, 1.10), Envoy Gateway's default (8.2), names
+ * Istio's default and extended format, Envoy Gateway's default, names
  * of Envoy's own examples and of the Elastic Common Schema.
  */
 const aliases: Readonly<Record<FieldName, readonly string[]>> = {

@@ -12,7 +12,7 @@
  *
  * Not read: text formats an operator made up, which nothing in the line describes.
  *
- * @see log-formats 0.5, 1.2
+ * @see istio pilot/pkg/model/telemetry_logging.go; envoyproxy/envoy#4191 (quotes are not escaped)
  */
 import type { AuditEvent } from '../event.ts'
 import { looksLikeAddress } from '../normalise/address.ts'

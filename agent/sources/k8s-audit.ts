@@ -3,7 +3,7 @@
  *
  * Decided here:
  * - `ts` is the stage's time; `duration_us` runs from the receipt of the request to it.
- * - Only an API server's own audit file may make a statement (invariant 6). The same line from anywhere
+ * - Only an API server's own audit file may make a statement. The same line from anywhere
  *   else keeps its description, as an `api_call` without verdict, identity, policy or change.
  * - A write to a mesh policy is a `policy_change` also when it was refused: `verdict` tells. Dry runs,
  *   subresources such as `status`, and the stages RequestReceived and ResponseStarted change nothing
@@ -15,7 +15,7 @@
  *
  * Not read: EventLists (the webhook backend splits them), and the wrappers of managed clusters.
  *
- * @see log-formats 7.1 to 7.3
+ * @see kubernetes staging/src/k8s.io/apiserver/pkg/apis/audit/v1/types.go
  */
 import type { AuditEvent, DecidedBy, Reason, Verdict } from '../event.ts'
 import { principalOfUser } from '../normalise/principal.ts'

@@ -6,7 +6,7 @@
  * `config`: it changes routes, proxies, what is logged, who may change policies (RBAC), or which code
  * sees every write (webhooks, CRDs); writing it is a `config_change`.
  *
- * @see log-formats 7.3
+ * @see the CRDs of istio, linkerd, consul-k8s, gateway-api, cilium and calico
  */
 
 export type ResourceMeaning = {

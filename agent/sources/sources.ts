@@ -16,7 +16,7 @@ import { isK8sAudit, readK8sAudit } from './k8s-audit.ts'
 type Format = 'envoy' | 'k8s-audit'
 
 /**
- * Whose word counts for a format (invariant 6). A gateway runs in the control plane's namespace, so
+ * Whose word counts for a format. A gateway runs in the control plane's namespace, so
  * an Envoy line from there is believed like any proxy's.
  */
 const believed: Readonly<Record<Format, readonly Provenance['trust'][]>> = {

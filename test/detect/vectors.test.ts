@@ -64,7 +64,7 @@ describe.skipIf(!hasVectors)('published vectors', () => {
     console.log(`rsigma: ${asserted} steps asserted; vectors skipped: ${tallied(skipped)}`)
     expect(differing).toEqual([])
     expect(asserted).toBeGreaterThanOrEqual(31)
-    // "all of" a pattern without names is true there; here it is an error (sigma.md 1.4).
+    // "all of" a pattern without names is true there; here it is an error.
     const refused = [...skipped.keys()].filter((reason) => reason.startsWith('('))
     expect(refused).toEqual(['("all of selection_*" names no selection)'])
   })
@@ -85,7 +85,7 @@ describe.skipIf(!hasVectors)('published vectors', () => {
     console.log(
       `sigma-rust: ${asserted} of ${vectors.length} asserted; skipped: ${tallied(skipped)}`,
     )
-    // There an absent field is not null; here it is (sigma.md 5).
+    // There an absent field is not null; here it is.
     expect(differing).toEqual(['13 test_match_null_fields: false'])
     expect(asserted).toBeGreaterThanOrEqual(30)
     expect([...skipped.keys()].filter((reason) => reason.startsWith('('))).toEqual([])
@@ -118,7 +118,7 @@ describe.skipIf(!hasVectors)('published vectors', () => {
         `skipped: ${tallied(skipped)}`,
     )
     expect(differing.map((line) => line.split('/').at(-1))).toEqual([
-      // Its field names are written with spaces in the event (sigma.md 6).
+      // Its field names are written with spaces in the event.
       'win_defender_exploit_redsun_tiering_engine_detected_as_eicar.yml',
     ])
     expect(expected.length).toBeGreaterThanOrEqual(182)
